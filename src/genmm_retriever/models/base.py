@@ -1,0 +1,216 @@
+"""The one protocol that every multimodal language model is used through.
+
+Shapes use Q prompts, n live rows (hypotheses), V vocabulary entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Words in a prompt."""
+
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePart:
+    """A picture in a prompt, as pixels or as features from `MLLM.encode_images`.
+
+    Args:
+        image: An RGB picture, or None if `features` is given.
+        features: One picture's cached features, as `encode_images` gave them.
+    """
+
+    image: Image.Image | None = None
+    features: Tensor | None = None
+
+
+Part = TextPart | ImagePart
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One user turn; each model renders it through its own chat template.
+
+    Args:
+        parts: Text and pictures in reading order.
+        answer: Words that the model's answer is made to begin with.
+    """
+
+    parts: tuple[Part, ...]
+    answer: str = ""
+
+    @property
+    def has_image(self) -> bool:
+        """Whether any part is a picture."""
+        return any(isinstance(part, ImagePart) for part in self.parts)
+
+
+@dataclass
+class DecodingState:
+    """Rows of hypotheses being decoded; made by `prefill`, advanced in place by `step`.
+
+    Attributes:
+        logits: Next-token logits of every row, [n, V], float32.
+        query: Which prompt each row belongs to, [n], int64.
+        cache: The model's own keys and values; nobody else looks inside.
+    """
+
+    logits: Tensor
+    query: Tensor
+    cache: object = field(repr=False)
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """What a remote engine without log-probabilities can do."""
+
+    @property
+    def name(self) -> str:
+        """The name or path that the model was loaded by."""
+        ...
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = 64,
+        num_return_sequences: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """Answer each prompt freely.
+
+        Args:
+            prompts: Q prompts; they are batched by the model.
+            max_new_tokens: Length limit of an answer, in tokens.
+            num_return_sequences: Answers a prompt. With temperature 0 these are the best
+                of a beam search, otherwise samples.
+            temperature: 0 decodes greedily (or by beams).
+            seed: Of the sampling; equal seeds give equal answers.
+
+        Returns:
+            Q lists of `num_return_sequences` texts, stripped, without special tokens.
+        """
+        ...
+
+
+@runtime_checkable
+class MLLM(Generator, Protocol):
+    """A model whose next-token distribution can be seen: enough for constrained decoding."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the weights do; an index remembers it."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the width of the logits."""
+        ...
+
+    @property
+    def eos_token_id(self) -> int:
+        """The token that ends an identifier."""
+        ...
+
+    @property
+    def supports_images(self) -> bool:
+        """False for a text-only language model."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` as it would stand in an answer, without special tokens."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of token ids, special tokens dropped."""
+        ...
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor | None:
+        """Features worth keeping in the index, [len(images), *feature shape], float16.
+
+        None if the model's features are too large to keep; prompts then carry pixels.
+        """
+        ...
+
+    def prefill(self, prompts: Sequence[Prompt]) -> DecodingState:
+        """Run each prompt once; the state has one row a prompt (n = Q)."""
+        ...
+
+    def step(self, state: DecodingState, parents: Tensor, tokens: Tensor) -> DecodingState:
+        """Extend rows by one token each.
+
+        Args:
+            state: Used up by the call; use the returned one.
+            parents: Row of `state` that each new row continues, [m], int64.
+            tokens: The token that each new row appends, [m], int64.
+
+        Returns:
+            The state of the m new rows.
+        """
+        ...
+
+    def score_from(self, state: DecodingState, parents: Tensor, tails: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Log-probabilities of whole tails that continue rows of `state`, in one packed pass.
+
+        The state is left as it was.
+
+        Args:
+            state: Rows to continue.
+            parents: Row that each tail continues, [m], int64.
+            tails: m sequences of token ids, of any lengths, none empty.
+
+        Returns:
+            m tensors, float32, one log-probability (natural log) a token.
+        """
+        ...
+
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Log-probabilities of one continuation a prompt, in one packed pass.
+
+        Args:
+            prompts: m prompts.
+            continuations: m sequences of token ids, none empty.
+
+        Returns:
+            m tensors, float32, one log-probability (natural log) a token.
+        """
+        ...
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """An optional cheap contrastive view of a model, fused into verification."""
+
+    def embed_images(self, features: Tensor) -> Tensor:
+        """Unit vectors [n, d], float32, from features of `MLLM.encode_images`."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [n, d], float32."""
+        ...
+
+
+def log_softmax_at(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities at chosen (row, token) places without a softmax over V.
+
+    Args:
+        logits: [n, V].
+        rows: [m], int64.
+        tokens: [m], int64.
+
+    Returns:
+        [m], float32.
+    """
+    normaliser = torch.logsumexp(logits.float(), dim=-1)
+    return logits[rows, tokens].float() - normaliser[rows]

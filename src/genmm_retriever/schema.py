@@ -1,0 +1,167 @@
+"""The plain data that walks through the rooms: items and queries in, hits with evidence out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Scalar = str | int | float | bool | None
+ImageRef = Annotated[str | bytes, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)]
+"""A path, a `file:`/`http(s):`/`data:` URI, or the encoded bytes of a picture."""
+
+Kind = Literal["image", "text"]
+
+
+def _checked_id(value: str) -> str:
+    if not value or not value.strip():
+        raise ValueError("an item id must not be empty")
+    if "\x00" in value or len(value) > 1024:
+        raise ValueError("an item id has at most 1,024 characters and no NUL")
+    return value
+
+
+ItemId = Annotated[str, AfterValidator(_checked_id)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Item(_Frozen):
+    """A picture, a passage, or both: what an index holds and a query finds.
+
+    Args:
+        id: Unique within the index.
+        image: Path, URI or encoded bytes; opened lazily and never kept decoded.
+        text: A passage, or human text that goes with the picture.
+        title: A short name shown with the item.
+        metadata: Flat values to filter by; lists of scalars match when any value matches.
+
+    Raises:
+        pydantic.ValidationError: If there is neither image nor text, or a field is unknown.
+
+    Examples:
+        >>> Item(id="7", text="A dog runs.", metadata={"year": 2013}).kind
+        'text'
+    """
+
+    id: ItemId
+    image: ImageRef | None = None
+    text: str | None = None
+    title: str | None = None
+    metadata: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Item:
+        if self.image is None and not (self.text and self.text.strip()):
+            raise ValueError(f"item {self.id!r} has neither an image nor a text")
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        """`"image"` if the item has a picture, else `"text"`."""
+        return "image" if self.image is not None else "text"
+
+
+class Query(_Frozen):
+    """What is looked for: text, a picture, or a picture with an instruction (composed).
+
+    Args:
+        text: Words, or for a composed query the instruction ("the same, but in red").
+        image: Path, URI or encoded bytes of the query picture.
+        filters: Metadata conditions, all of which must hold; a list means "one of".
+            Applied before decoding, so that k hits come back whenever k items match.
+        kind: Look only for pictures or only for text items; None looks for both.
+        rewritings: Earlier forms of `text`, oldest first, kept by query adapters as evidence.
+
+    Examples:
+        >>> Query(text="a dog").is_composed
+        False
+    """
+
+    text: str | None = None
+    image: ImageRef | None = None
+    filters: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    kind: Kind | None = None
+    rewritings: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Query:
+        if self.image is None and not (self.text and self.text.strip()):
+            raise ValueError("a query needs text, an image, or both")
+        return self
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether the query is a picture *and* an instruction."""
+        return self.image is not None and bool(self.text and self.text.strip())
+
+
+class GeneratedIdentifier(_Frozen):
+    """An identifier (or clue) that the model wrote and that leads to the hit.
+
+    Args:
+        text: The identifier as written.
+        logprob: Natural log-probability of its tokens given the query, end token included.
+        score: What the beam was steered by: `logprob` minus the weighted unconditional one.
+    """
+
+    text: str
+    logprob: float
+    score: float
+
+
+class Evidence(_Frozen):
+    """Why an item is among the hits.
+
+    Args:
+        identifiers: What the model wrote for it, best first; empty if `filled`.
+        generation: The item's score after merging its identifiers, by logsumexp.
+        verification: The verifier's calibrated probability, or None when it did not run.
+        parts: The verifier's parts before fusion (`likelihood` in nats a token,
+            `contrastive` as a cosine), as far as they were computed.
+        filled: True if no generated identifier led here and the item fills up to k.
+        caption: The words the index knows the picture by.
+        rewritings: Forms the query went through before decoding.
+    """
+
+    identifiers: tuple[GeneratedIdentifier, ...] = ()
+    generation: float | None = None
+    verification: float | None = None
+    parts: dict[str, float] = Field(default_factory=dict)
+    filled: bool = False
+    caption: str | None = None
+    rewritings: tuple[str, ...] = ()
+
+
+class Hit(_Frozen):
+    """One found item; hits are sorted by `score`, best first.
+
+    Args:
+        item: The item as stored.
+        score: In [0, 1]. The verifier's probability when verification ran, else the
+            generation score normalised over the candidates (softmax).
+        rank: From 1.
+        evidence: What led to it.
+    """
+
+    item: Item
+    score: float
+    rank: int
+    evidence: Evidence = Evidence()
+
+    def to_json(self) -> dict[str, Any]:
+        """The hit as the command line prints it; picture bytes are never included."""
+        image = self.item.image if isinstance(self.item.image, str) else None
+        return {
+            "rank": self.rank,
+            "id": self.item.id,
+            "score": self.score,
+            "image": image,
+            "text": self.item.text,
+            "title": self.item.title,
+            "metadata": self.item.metadata,
+            "evidence": self.evidence.model_dump(mode="json"),
+        }
