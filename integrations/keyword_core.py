@@ -1,0 +1,153 @@
+"""A small retriever over words, with the interface of the core class, for the adapters' tests.
+
+It is a complete retriever of its own (word overlap instead of a language model), so that what
+the adapters make of hits can be tested in milliseconds and without weights. The same tests of
+behaviour run on the real model in the packages' integration tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from genmm_retriever.errors import QueryError
+from genmm_retriever.schema import Evidence, GeneratedIdentifier, Hit, Item, Query
+
+PICTURES = {
+    "coffee.png": ("a cup of coffee with a spoon on a table", (96, 48, 16)),
+    "cat.jpg": ("a cat with green eyes looks up", (160, 120, 90)),
+    "motorcycle.png": ("a red motorcycle in a garage", (200, 20, 20)),
+    "camera.webp": ("a man with a camera on a tripod", (90, 90, 90)),
+    "rocket.jpg": ("a rocket on its pad at night", (20, 20, 60)),
+}
+TEXTS = {
+    "note-1": "Coffee is brewed from roasted beans.",
+    "note-2": "A motorcycle has two wheels and an engine.",
+}
+
+
+def words(text: str) -> set[str]:
+    """Lower-case words of at least three letters."""
+    return set(re.findall(r"[a-z]{3,}", text.lower()))
+
+
+def draw_pictures(folder: Path) -> list[Item]:
+    """Write one small picture for each caption and return the items, texts included."""
+    items = []
+    for number, (name, (caption, colour)) in enumerate(PICTURES.items()):
+        Image.new("RGB", (24, 24), colour).save(folder / name)
+        items.append(
+            Item(
+                id=name,
+                image=str(folder / name),
+                text=caption,
+                metadata={"year": 2010 + number % 2, "tags": ["drawn", name.split(".")[1]]},
+            )
+        )
+    items += [Item(id=key, text=text, metadata={"year": 2010}) for key, text in TEXTS.items()]
+    return items
+
+
+class KeywordCore:
+    """Finds items by the words that they share with the query.
+
+    Args:
+        items: What to search.
+        path: Where the index would lie on disk; the adapters' `persist` copies it.
+        delay: Seconds that every query takes, to show whether callers block.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], *, path: Path | None = None, delay: float = 0.0
+    ) -> None:
+        self.items = list(items)
+        self.path = path
+        self.delay = delay
+        self.threads: set[int] = set()
+        self.queries: list[Query] = []
+        self.verify: list[str | None] = []
+        self.closed = False
+
+    def retrieve(
+        self,
+        query: str | Query,
+        *,
+        k: int | None = None,
+        image: str | bytes | None = None,
+        filters: dict[str, Any] | None = None,
+        kind: Any = None,
+        verify: Any = None,
+    ) -> list[Hit]:
+        """The k items that share most words with the query, all k whenever there are k."""
+        if isinstance(query, str):
+            query = Query(text=query or None, image=image, filters=filters or {}, kind=kind)
+        self.threads.add(threading.get_ident())
+        self.queries.append(query)
+        self.verify.append(verify)
+        time.sleep(self.delay)
+        wanted = words(query.text or "") | self._words_of_picture(query.image)
+        pool = [item for item in self.items if self._admits(query, item)]
+        shared = {item.id: wanted & self._words_of(item) for item in pool}
+        pool.sort(key=lambda item: -len(shared[item.id]))
+        return [
+            self._hit(item, rank, shared[item.id], len(wanted), verify)
+            for rank, item in enumerate(pool[: k or 10], start=1)
+        ]
+
+    async def aretrieve(self, query: str | Query, **options: Any) -> list[Hit]:
+        """As `retrieve`, in a worker thread."""
+        return await asyncio.to_thread(self.retrieve, query, **options)
+
+    def close(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True
+
+    def _words_of(self, item: Item) -> set[str]:
+        return words(f"{item.text or ''} {item.title or ''} {item.id}")
+
+    def _words_of_picture(self, image: str | bytes | None) -> set[str]:
+        """What is known of a query picture: the words of the item with the same bytes."""
+        if image is None:
+            return set()
+        if isinstance(image, str) and not Path(image).is_file():
+            raise QueryError(f"no such picture: {image}", "give the path of an image file")
+        data = Path(image).read_bytes() if isinstance(image, str) else image
+        for item in self.items:
+            if isinstance(item.image, bytes) and item.image == data:
+                return self._words_of(item)
+            if isinstance(item.image, str) and Path(item.image).read_bytes() == data:
+                return self._words_of(item)
+        return set()
+
+    @staticmethod
+    def _admits(query: Query, item: Item) -> bool:
+        def values(value: Any) -> set[Any]:
+            return set(value) if isinstance(value, list) else {value}
+
+        return query.kind in (None, item.kind) and all(
+            key in item.metadata and values(item.metadata[key]) & values(wanted)
+            for key, wanted in query.filters.items()
+        )
+
+    @staticmethod
+    def _hit(item: Item, rank: int, shared: set[str], wanted: int, verify: Any) -> Hit:
+        score = len(shared) / max(wanted, 1)
+        written = GeneratedIdentifier(text=", ".join(sorted(shared)), logprob=-1.0, score=score)
+        return Hit(
+            item=item,
+            score=score,
+            rank=rank,
+            evidence=Evidence(
+                identifiers=(written,) if shared else (),
+                verification=None if verify == "off" else score,
+                filled=not shared,
+                caption=item.text,
+            ),
+        )

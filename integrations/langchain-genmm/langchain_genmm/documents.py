@@ -1,0 +1,140 @@
+"""Hits as LangChain documents, and documents as content blocks for chat models."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from langchain_core.documents import Document
+from langchain_core.messages.content import (
+    ContentBlock,
+    create_image_block,
+    create_text_block,
+)
+from PIL import Image
+
+from genmm_retriever.errors import ImageError
+from genmm_retriever.schema import Hit, Item
+
+
+def hit_to_document(hit: Hit) -> Document:
+    """Turn a hit into a document that refers to its picture.
+
+    The item's own metadata comes along. Where it has a key that is also one of the
+    retriever's (such as `source`), its value is kept under `item_<key>`.
+
+    Args:
+        hit: A hit of the core retriever.
+
+    Returns:
+        A document whose `page_content` is the item's text and the caption the index knows
+        it by, and whose metadata has `source` (path or URI; the item's id if the picture
+        was given as bytes), `mime_type`, `kind`, `score` (see `Hit.score`), `rank`,
+        `generated_id` (the best identifier the model wrote, or None), `verification` (a
+        probability, or None) and `filled`.
+
+    Examples:
+        >>> document = hit_to_document(Hit(item=Item(id="7", text="A dog."), score=1.0, rank=1))
+        >>> document.page_content, document.metadata["source"], document.metadata["mime_type"]
+        ('A dog.', '7', 'text/plain')
+    """
+    item, evidence = hit.item, hit.evidence
+    facts: dict[str, Any] = {
+        "source": _source(item),
+        "mime_type": _mime_type(item.image),
+        "kind": item.kind,
+        "score": hit.score,
+        "rank": hit.rank,
+        "generated_id": evidence.identifiers[0].text if evidence.identifiers else None,
+        "verification": evidence.verification,
+        "filled": evidence.filled,
+    }
+    if item.title is not None:
+        facts["title"] = item.title
+    own = {f"item_{key}" if key in facts else key: value for key, value in item.metadata.items()}
+    return Document(id=item.id, page_content=_content(hit), metadata=own | facts)
+
+
+def documents_to_content_blocks(documents: Sequence[Document]) -> list[ContentBlock]:
+    """Content blocks of documents for a chat model: a text block, then the picture if any.
+
+    Files are read here, not before, so that documents stay small; `http(s)` pictures are
+    passed on by their address.
+
+    Args:
+        documents: Documents made by this package's retriever.
+
+    Returns:
+        Blocks for `HumanMessage(content_blocks=...)`.
+
+    Raises:
+        ImageError: If the file of a picture cannot be read.
+    """
+    blocks: list[ContentBlock] = []
+    for document in documents:
+        if document.page_content:
+            blocks.append(create_text_block(document.page_content))
+        mime_type = document.metadata.get("mime_type") or ""
+        if not mime_type.startswith("image/"):
+            continue
+        source = str(document.metadata["source"])
+        if source.startswith(("http://", "https://")):
+            blocks.append(create_image_block(url=source, mime_type=mime_type))
+            continue
+        try:
+            data = _local_path(source).read_bytes()
+        except OSError as error:
+            raise ImageError(
+                f"the picture {source} of document {document.id!r} cannot be read",
+                "it was moved or deleted, or was indexed from bytes and has no file",
+            ) from error
+        encoded = base64.b64encode(data).decode("ascii")
+        blocks.append(create_image_block(base64=encoded, mime_type=mime_type))
+    return blocks
+
+
+def _content(hit: Hit) -> str:
+    """The item's own text, then for a picture the index's caption, each once."""
+    item = hit.item
+    if item.kind == "text":
+        return item.text or ""
+    return "\n".join(dict.fromkeys(t for t in (item.text, hit.evidence.caption) if t))
+
+
+def _source(item: Item) -> str:
+    """A reference that is short enough to show: never bytes and never a `data:` URI."""
+    if isinstance(item.image, str) and not item.image.startswith("data:"):
+        return item.image
+    return item.id
+
+
+def _mime_type(image: str | bytes | None) -> str | None:
+    if image is None:
+        return "text/plain"
+    if isinstance(image, str):
+        if image.startswith("data:"):
+            return image[5:].split(",", 1)[0].split(";", 1)[0] or None
+        # The non-standard table too: before Python 3.13 it is the one that knows webp.
+        guessed, _ = mimetypes.guess_type("x" + _local_path(image).suffix, strict=False)
+        if guessed is not None:
+            return guessed
+        if image.startswith(("http://", "https://")):
+            return None
+    try:
+        with Image.open(BytesIO(image) if isinstance(image, bytes) else _local_path(image)) as file:
+            return Image.MIME.get(file.format or "")
+    except (OSError, Image.DecompressionBombError):
+        return None
+
+
+def _local_path(source: str) -> Path:
+    parts = urlsplit(source) if "://" in source else None
+    if parts is not None and parts.scheme == "file":
+        return Path(url2pathname(parts.path))
+    return Path(parts.path if parts is not None else source)

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from keyword_core import KeywordCore, draw_pictures
+
+from genmm_retriever.schema import Item
+from langchain_genmm import GenerativeMMRetriever
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[Item]:
+    return draw_pictures(tmp_path)
+
+
+@pytest.fixture
+def core(items: list[Item]) -> KeywordCore:
+    return KeywordCore(items)
+
+
+@pytest.fixture
+def retriever(core: KeywordCore) -> GenerativeMMRetriever:
+    return GenerativeMMRetriever(core=core, k=3)
