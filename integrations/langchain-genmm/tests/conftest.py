@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from keyword_core import KeywordCore, draw_pictures
 
 from genmm_retriever.schema import Item
+from keyword_core import KeywordCore, draw_pictures
 from langchain_genmm import GenerativeMMRetriever
 
 

@@ -24,7 +24,7 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-def document_of(image: str | bytes, **fields: object):  # noqa: ANN201
+def document_of(image: str | bytes, **fields: object):
     item = Item(id="7", image=image, **fields)
     return hit_to_document(Hit(item=item, score=0.5, rank=1, evidence=Evidence(caption="a red")))
 
@@ -78,7 +78,9 @@ def test_content_blocks_make_a_message(retriever: GenerativeMMRetriever) -> None
     assert [document.id for document in documents] == ["coffee.png", "note-1"]
     blocks = documents_to_content_blocks(documents)
     assert [block["type"] for block in blocks] == ["text", "image", "text"]
-    assert base64.b64decode(blocks[1]["base64"]) == Path(documents[0].metadata["source"]).read_bytes()
+    assert (
+        base64.b64decode(blocks[1]["base64"]) == Path(documents[0].metadata["source"]).read_bytes()
+    )
     assert blocks[1]["mime_type"] == "image/png"
     assert HumanMessage(content_blocks=blocks).content_blocks[1]["type"] == "image"
 

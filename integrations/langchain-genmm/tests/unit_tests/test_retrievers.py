@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keyword_core import PICTURES, TEXTS, KeywordCore
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from pydantic import ValidationError
 
 from genmm_retriever.errors import IndexNotFoundError, QueryError
 from genmm_retriever.schema import Item
+from keyword_core import PICTURES, TEXTS, KeywordCore
 from langchain_genmm import GenerativeMMRetriever
 
 
@@ -61,7 +61,7 @@ async def test_k_below_one_is_refused(retriever: GenerativeMMRetriever, k: int) 
 
 
 def test_constructor_checks_its_arguments(core: KeywordCore, tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="k\n.*greater than or equal to 1"):
+    with pytest.raises(ValidationError, match=r"k\n.*greater than or equal to 1"):
         GenerativeMMRetriever(core=core, k=0)
     with pytest.raises(ValidationError, match="top_k"):
         GenerativeMMRetriever(core=core, top_k=3)  # type: ignore[call-arg]

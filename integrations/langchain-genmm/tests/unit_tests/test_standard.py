@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keyword_core import KeywordCore, draw_pictures
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
+from keyword_core import KeywordCore, draw_pictures
 from langchain_genmm import GenerativeMMRetriever
 
 

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llama_index.core.instrumentation as instrument
+import pytest
+from llama_index.core.base.base_multi_modal_retriever import MultiModalRetriever
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.llms.types import ImageBlock, TextBlock
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.llms.mock import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.tools import RetrieverTool
+
+from genmm_retriever.errors import IndexNotFoundError, InputError, QueryError
+from genmm_retriever.schema import Item
+from keyword_core import PICTURES, TEXTS, KeywordCore
+from llama_index.retrievers.genmm import GenerativeMMRetriever
+
+
+def ids(nodes: list[NodeWithScore]) -> list[str]:
+    return [node.node_id for node in nodes]
+
+
+@contextmanager
+def events() -> Iterator[list[Any]]:
+    """The events that LlamaIndex's dispatcher hands out meanwhile."""
+    seen: list[Any] = []
+
+    class Log(BaseEventHandler):
+        def handle(self, event: Any, **kwargs: Any) -> None:
+            seen.append(event)
+
+    root, log = instrument.get_dispatcher(), Log()
+    root.add_event_handler(log)
+    try:
+        yield seen
+    finally:
+        root.event_handlers.remove(log)
+
+
+def test_class() -> None:
+    bases = [base.__name__ for base in GenerativeMMRetriever.__mro__]
+    assert BaseRetriever.__name__ in bases
+    assert MultiModalRetriever.__name__ in bases
+
+
+def test_package_leaves_the_namespace_open() -> None:
+    # A regular package `llama_index` here would hide llama-index-core.
+    for name in ("llama_index", "llama_index.retrievers"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert len(list(spec.submodule_search_locations or ())) >= 1
+    root = Path(__file__).parents[1] / "llama_index"
+    assert not (root / "__init__.py").exists()
+    assert not (root / "retrievers" / "__init__.py").exists()
+
+
+def test_finds_the_picture_with_path_caption_and_score(retriever: GenerativeMMRetriever) -> None:
+    first = retriever.retrieve("a cup of coffee")[0]
+    assert first.node_id == "coffee.png"
+    assert first.score == 1.0
+    assert first.get_content() == PICTURES["coffee.png"][0]
+    assert first.node.image_resource.path.is_file()
+    assert first.node.image_resource.mimetype == "image/png"
+    assert first.metadata["generated_id"] == "coffee, cup"
+    assert first.metadata["verification"] == 1.0
+    assert first.metadata["year"] == 2010
+
+
+def test_nodes_are_sorted_and_all_different(retriever: GenerativeMMRetriever) -> None:
+    retriever.similarity_top_k = 7
+    nodes = retriever.retrieve("a man with a camera")
+    scores = [node.score for node in nodes]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(ids(nodes))) == 7
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 7])
+async def test_top_k_is_exact_sync_and_async(core: KeywordCore, k: int) -> None:
+    retriever = GenerativeMMRetriever(core, similarity_top_k=k)
+    assert len(retriever.retrieve("nothing that any caption names")) == k
+    assert len(await retriever.aretrieve("nothing that any caption names")) == k
+
+
+def test_top_k_larger_than_the_corpus_gives_all(core: KeywordCore) -> None:
+    retriever = GenerativeMMRetriever(core, similarity_top_k=1000)
+    assert len(retriever.retrieve("a cat")) == len(PICTURES) + len(TEXTS)
+
+
+def test_constructor_checks_its_arguments(
+    core: KeywordCore, retriever: GenerativeMMRetriever
+) -> None:
+    with pytest.raises(ValueError, match="similarity_top_k is 0"):
+        GenerativeMMRetriever(core, similarity_top_k=0)
+    with pytest.raises(ValueError, match="similarity_top_k is -1"):
+        retriever.similarity_top_k = -1
+    with pytest.raises(ValueError, match="node_type is 'picture'"):
+        GenerativeMMRetriever(core, node_type="picture")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="core is a str, not a retriever"):
+        GenerativeMMRetriever("index")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="give a source or the path"):
+        GenerativeMMRetriever.from_defaults()
+
+
+@pytest.mark.parametrize("query", ["", " \n", QueryBundle(""), QueryBundle("", image_path="")])
+async def test_empty_query_is_refused(retriever: GenerativeMMRetriever, query: Any) -> None:
+    for ask in (retriever.retrieve, retriever.text_retrieve, retriever.text_to_image_retrieve):
+        with pytest.raises(ValueError, match="the query is empty"):
+            ask(query)
+    with pytest.raises(ValueError, match="the query is empty"):
+        await retriever.aretrieve(query)
+    with pytest.raises(ValueError, match="no picture"):
+        retriever.image_to_image_retrieve(QueryBundle("red"))
+
+
+def test_image_and_composed_queries(
+    retriever: GenerativeMMRetriever, core: KeywordCore, cat: str
+) -> None:
+    assert ids(retriever.retrieve(QueryBundle("", image_path=cat)))[0] == "cat.jpg"
+    assert core.queries[-1].text is None
+    composed = QueryBundle("with coffee on a table", image_path=cat)
+    assert set(ids(retriever.retrieve(composed))[:2]) == {"cat.jpg", "coffee.png"}
+    assert core.queries[-1].is_composed
+
+
+async def test_multi_modal_methods(
+    retriever: GenerativeMMRetriever, core: KeywordCore, cat: str
+) -> None:
+    composed = QueryBundle("with coffee", image_path=cat)
+    cases = [
+        ("text_retrieve", "coffee", "note-1", ("coffee", None, "text")),
+        ("text_retrieve", composed, "note-1", ("with coffee", None, "text")),
+        ("text_to_image_retrieve", "coffee", "coffee.png", ("coffee", None, "image")),
+        ("_text_to_image_retrieve", composed, "coffee.png", ("with coffee", None, "image")),
+        ("image_to_image_retrieve", cat, "cat.jpg", (None, cat, "image")),
+        ("image_to_image_retrieve", composed, "cat.jpg", ("with coffee", cat, "image")),
+        ("_image_to_image_retrieve", composed, "cat.jpg", ("with coffee", cat, "image")),
+    ]
+    for name, query, found, asked in cases:
+        twin = name.replace("_", "_a", 1) if name.startswith("_") else f"a{name}"
+        nodes = getattr(retriever, name)(query)
+        assert nodes[0].node_id == found, name
+        last = core.queries[-1]
+        assert (last.text, last.image, last.kind) == asked, name
+        assert await getattr(retriever, twin)(query) == nodes, twin
+
+
+async def test_every_public_method_emits_one_pair_of_events(
+    retriever: GenerativeMMRetriever, cat: str
+) -> None:
+    names = ["retrieve", "text_retrieve", "text_to_image_retrieve", "image_to_image_retrieve"]
+    for name in names:
+        query = cat if name.startswith("image") else "coffee"
+        with events() as seen:
+            nodes = getattr(retriever, name)(query)
+            await getattr(retriever, f"a{name}")(query)
+        kinds = [event.class_name() for event in seen if "Retrieval" in event.class_name()]
+        assert kinds == ["RetrievalStartEvent", "RetrievalEndEvent"] * 2, name
+        assert seen[1].nodes == nodes
+
+
+async def test_async_does_not_block_the_loop(items: list[Item], cat: str) -> None:
+    core = KeywordCore(items, delay=0.2)
+    retriever = GenerativeMMRetriever(core, similarity_top_k=1)
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    started = time.perf_counter()
+    await asyncio.gather(
+        retriever.aretrieve("a cat"),
+        retriever.atext_retrieve("coffee"),
+        retriever.aimage_to_image_retrieve(cat),
+    )
+    seconds = time.perf_counter() - started
+    ticking.cancel()
+    assert seconds < 0.5, "three queries of 0.2 s ran one after another"
+    assert ticks >= 5
+    assert threading.get_ident() not in core.threads
+
+
+def test_verify_and_kind_reach_the_core(core: KeywordCore) -> None:
+    retriever = GenerativeMMRetriever(core, verify="off", kind="text", similarity_top_k=5)
+    nodes = retriever.retrieve("coffee")
+    assert ids(nodes) == ["note-1", "note-2"]
+    assert nodes[0].metadata["verification"] is None
+    assert core.verify == ["off"]
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [(("cats",), {}), ((), {"input": "cats"}), (("cats  ",), {})]
+)
+async def test_retriever_tool_asks_with_the_words_alone(
+    retriever: GenerativeMMRetriever, core: KeywordCore, args: Any, kwargs: Any
+) -> None:
+    tool = RetrieverTool.from_defaults(retriever)
+    tool.call(*args, **kwargs)
+    await tool.acall(*args, **kwargs)
+    assert [query.text for query in core.queries] == ["cats", "cats"]
+
+
+def test_multimodal_engine_is_shown_caption_and_picture(retriever: GenerativeMMRetriever) -> None:
+    seen: list[Any] = []
+
+    class Seeing(MockLLM):
+        def chat(self, messages: Any, **kwargs: Any) -> Any:
+            seen.extend(block for message in messages for block in message.blocks)
+            return super().chat(messages, **kwargs)
+
+    llm = Seeing(is_chat_model=True)
+    retriever.similarity_top_k = 1
+    RetrieverQueryEngine.from_args(retriever, llm=llm, multimodal=True).query("a cup of coffee")
+    pictures = [block for block in seen if isinstance(block, ImageBlock)]
+    texts = "\n".join(block.text for block in seen if isinstance(block, TextBlock))
+    coffee = Path(retriever.retrieve("a cup of coffee")[0].metadata["source"]).read_bytes()
+    assert [block.resolve_image().read() for block in pictures] == [coffee]
+    assert PICTURES["coffee.png"][0] in texts
+    assert "verification" not in texts
+
+
+def test_missing_index_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("genmm_retriever.retriever", reason="the core class is not there")
+    with pytest.raises(IndexNotFoundError, match="nowhere"):
+        GenerativeMMRetriever.from_defaults(path=tmp_path / "nowhere")
+
+
+def test_bad_picture_is_an_input_error(retriever: GenerativeMMRetriever) -> None:
+    with pytest.raises(QueryError, match=r"absent\.png"):
+        retriever.image_to_image_retrieve("absent.png")
