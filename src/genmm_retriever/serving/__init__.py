@@ -1,0 +1,1 @@
+"""Doors to an index: the command line `genmm` and its demonstration."""

@@ -1,0 +1,206 @@
+"""Ask every query, one at a time, and report how well and how fast it was answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import GenmmError, InputError
+from ..schema import Hit, Query
+from .datasets import EvalQuery, QuerySet, RecallKind
+from .metrics import intervals, mean_metrics, per_query_metrics, write_qrels, write_run
+
+CANDIDATE_CUTS = (50, 100)
+
+
+class Retrieves(Protocol):
+    """What is evaluated: `GenerativeMMRetriever`, or anything that answers like it."""
+
+    @property
+    def last_timings(self) -> Mapping[str, float]:
+        """Seconds of the stages of the last call."""
+        ...
+
+    @property
+    def last_candidates(self) -> Sequence[Sequence[str]]:
+        """Item ids of the first stage's candidates of the last call, best first, by query."""
+        ...
+
+    def retrieve(
+        self, query: Query, *, k: int | None = None, verify: str | None = None
+    ) -> list[Hit]:
+        """The k best items."""
+        ...
+
+
+@dataclass
+class EvalReport:
+    """Figures of one evaluation, with the run they come from.
+
+    Attributes:
+        queries: What was asked.
+        run: (item id, score) by query id, best first.
+        candidates: Item ids of the first stage by query id, before verification.
+        seconds: Wall time of each query, [Q].
+        stages: Wall time of each stage of each query, [Q] each.
+        metrics: Recalls in percent, reciprocal ranks in [0, 1].
+        intervals: 95% bootstrap intervals of `metrics`.
+        recall: See `QuerySet.recall`.
+        missing_relevant: Relevant ids that the index does not hold; they count as missed.
+    """
+
+    queries: tuple[EvalQuery, ...]
+    run: dict[str, list[tuple[str, float]]]
+    candidates: dict[str, list[str]]
+    seconds: np.ndarray
+    stages: dict[str, np.ndarray]
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    recall: RecallKind = "any"
+    missing_relevant: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as `genmm eval --json` prints it."""
+        timing = {
+            "p50": float(np.quantile(self.seconds, 0.5)),
+            "p95": float(np.quantile(self.seconds, 0.95)),
+            "mean": float(self.seconds.mean()),
+            **{stage: float(value.mean()) for stage, value in self.stages.items()},
+        }
+        return {
+            "queries": len(self.queries),
+            **{name: round(value, 4) for name, value in self.metrics.items()},
+            "seconds_per_query": {name: round(value, 4) for name, value in timing.items()},
+            "ci95": {
+                name: [round(low, 4), round(high, 4)]
+                for name, (low, high) in self.intervals.items()
+            },
+            "recall": self.recall,
+            "missing_relevant": self.missing_relevant,
+            **self.settings,
+        }
+
+    def to_text(self) -> str:
+        """The report as a table for people."""
+        lines = [f"queries             {len(self.queries)}"]
+        for name, value in self.metrics.items():
+            low, high = self.intervals[name]
+            shown = "{:.3f}" if name.startswith("mrr") else "{:.1f}"
+            bounds = f"[{shown.format(low)}, {shown.format(high)}]"
+            lines.append(f"{name:<18} {shown.format(value):>6}  95% {bounds}")
+        timing = self.to_json()["seconds_per_query"]
+        lines.append("seconds a query     " + "  ".join(f"{n} {s:.2f}" for n, s in timing.items()))
+        if self.missing_relevant:
+            lines.append(f"not in the index    {self.missing_relevant} items, counted as missed")
+        return "\n".join(lines)
+
+    def write_run(self, path: str | Path) -> None:
+        """Write the run in TREC format."""
+        write_run(path, self.run)
+
+    def write_qrels(self, path: str | Path) -> None:
+        """Write the judgements in TREC format."""
+        write_qrels(path, self.queries)
+
+
+def evaluate(
+    retriever: Retrieves,
+    queries: QuerySet | Sequence[EvalQuery],
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    verify: str | None = None,
+    known: frozenset[str] | None = None,
+    progress: bool = True,
+) -> EvalReport:
+    """Ask the queries one at a time.
+
+    The first query is asked once before the clock starts, so that loading the model is not
+    counted. `unverified@k` judges the first stage's order from the same run.
+
+    Args:
+        retriever: What to ask.
+        queries: As `read_queries` gives them.
+        ks: Cut-offs of recall.
+        verify: Overrides the retriever's verification.
+        known: Ids that the index holds; then relevant ids outside are counted and reported.
+        progress: Show a progress bar on stderr.
+
+    Raises:
+        InputError: If there is no query, or none of the relevant items is in the index.
+        GenmmError: What a query raised, with the query's id put in front.
+    """
+    asked = tuple(queries)
+    if not asked or not ks:
+        raise InputError("there is nothing to evaluate", "give at least one query and one cut-off")
+    recall: RecallKind = queries.recall if isinstance(queries, QuerySet) else "any"
+    missing = _missing(asked, known)
+    depth = max(*ks, 10)
+    _ask(retriever, asked[0], depth, verify)
+    run: dict[str, list[tuple[str, float]]] = {}
+    candidates: dict[str, list[str]] = {}
+    seconds: list[float] = []
+    timings: list[dict[str, float]] = []
+    for query in tqdm(asked, desc="asking", unit="query", disable=not progress):
+        start = time.perf_counter()
+        hits = _ask(retriever, query, depth, verify)
+        seconds.append(time.perf_counter() - start)
+        run[query.id] = [(hit.item.id, hit.score) for hit in hits]
+        candidates[query.id] = list(retriever.last_candidates[0])
+        timings.append(dict(retriever.last_timings))
+    stages = dict.fromkeys(stage for timing in timings for stage in timing)
+    values = _judge(asked, run, candidates, tuple(ks), recall)
+    return EvalReport(
+        queries=asked,
+        run=run,
+        candidates=candidates,
+        seconds=np.array(seconds),
+        stages={s: np.array([timing.get(s, 0.0) for timing in timings]) for s in stages},
+        metrics=mean_metrics(values),
+        intervals=intervals(values),
+        recall=recall,
+        missing_relevant=missing,
+    )
+
+
+def _judge(
+    asked: Sequence[EvalQuery],
+    run: Mapping[str, Sequence[tuple[str, float]]],
+    candidates: Mapping[str, Sequence[str]],
+    ks: tuple[int, ...],
+    recall: RecallKind,
+) -> dict[str, np.ndarray]:
+    ranked = {query: [item for item, _ in found] for query, found in run.items()}
+    values = per_query_metrics(asked, ranked, ks=ks, recall=recall)
+    cuts = tuple(sorted({*ks, *CANDIDATE_CUTS}))
+    first = per_query_metrics(asked, candidates, ks=cuts, recall=recall, mrr=None)
+    values |= {f"candidates@{k}": first[f"recall@{k}"] for k in CANDIDATE_CUTS}
+    return values | {f"unverified@{k}": first[f"recall@{k}"] for k in ks}
+
+
+def _ask(retriever: Retrieves, query: EvalQuery, k: int, verify: str | None) -> list[Hit]:
+    try:
+        return retriever.retrieve(query.query, k=k, verify=verify)
+    except GenmmError as error:
+        error.message = f"query {query.id!r}: {error.message}"
+        raise
+
+
+def _missing(asked: Sequence[EvalQuery], known: frozenset[str] | None) -> int:
+    if known is None:
+        return 0
+    relevant: frozenset[str] = frozenset().union(*(query.relevant for query in asked))
+    missing = relevant - known
+    if missing == relevant:
+        raise InputError(
+            f"none of the {len(relevant)} relevant items is in the index (for example "
+            f"{min(relevant)!r})",
+            "was the index built from other data, or with another --items?",
+        )
+    return len(missing)

@@ -1,0 +1,163 @@
+"""Commands that ask an index: search and eval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import QueryError
+from ..schema import Hit, Query
+from .console import Console, command, printable
+from .options import (
+    Beams,
+    Device,
+    Direction,
+    IndexPath,
+    Kind,
+    Limit,
+    Model,
+    Verify,
+    parse_cutoffs,
+    parse_filters,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add search and eval."""
+    command(app, "search", example='genmm search photos.genmm "a dog in the snow" -k 5')(search)
+    command(app, "eval", example="genmm eval dev.genmm dev.jsonl --limit 500 --json")(evaluate)
+
+
+def search(
+    console: Console,
+    index: IndexPath,
+    text: Annotated[
+        str | None, typer.Argument(help="What to look for; with --image, what to change.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", "-i", metavar="FILE", help="Picture to look for.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="KEY=VALUE", help="Metadata condition; repeatable."),
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only pictures, or only texts.")] = None,
+    verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
+    model: Model = None,
+    device: Device = None,
+    beams: Beams = 50,
+) -> None:
+    """Find items by words, by a picture, or by a picture and what to change in it."""
+    if image is None and not (text and text.strip()):
+        raise QueryError("there is no query", "give TEXT, --image FILE, or both")
+    query = Query(
+        text=text or None,
+        image=image,
+        filters=parse_filters(conditions or []),
+        kind=None if kind is None else kind.value,
+    )
+    from ..retriever import GenerativeMMRetriever
+
+    with GenerativeMMRetriever.from_index(
+        index, model=model, k=k, verify=verify.value, num_beams=beams, device=device
+    ) as retriever:
+        hits = retriever.retrieve(query)
+    asked = query.model_dump(mode="json") | {"k": k, "verify": verify.value}
+    console.result({"query": asked, "hits": [hit.to_json() for hit in hits]}, render_hits(hits))
+
+
+def render_hits(hits: Sequence[Hit]) -> str:
+    """Hits with their evidence, as text for people."""
+    if not hits:
+        return "nothing in the index matches"
+    lines: list[str] = []
+    for hit in hits:
+        lines.append(f"{hit.rank:>3}  {hit.score:.3f}  {printable(hit.item.id)}")
+        if hit.item.kind == "text" and hit.item.text:
+            lines.append(f"            text        {printable(_cut(hit.item.text))}")
+        if hit.evidence.caption:
+            lines.append(f"            caption     {printable(_cut(hit.evidence.caption))}")
+        lines += [
+            f"            identifier  {printable(found.text)}  (logprob {found.logprob:.2f})"
+            for found in hit.evidence.identifiers[:2]
+        ]
+        if hit.evidence.filled:
+            lines.append("            filled up to k; no identifier led here")
+    return "\n".join(lines)
+
+
+def _cut(text: str, length: int = 120) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def evaluate(
+    console: Console,
+    index: IndexPath,
+    queries: Annotated[
+        Path,
+        typer.Argument(metavar="QUERIES", help="JSONL of queries or captions, or a BEIR folder."),
+    ],
+    k: Annotated[str, typer.Option("-k", help="Cut-offs of recall.")] = "1,5,10",
+    direction: Annotated[
+        Direction, typer.Option(help="For captions: which side asks.")
+    ] = Direction.text_to_image,
+    limit: Limit = None,
+    seed: Annotated[int, typer.Option(help="Of the sample that --limit takes.")] = 0,
+    run: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the run in TREC format.")
+    ] = None,
+    qrels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the judgements in TREC format.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "test",
+    verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
+    model: Model = None,
+    device: Device = None,
+    beams: Beams = 50,
+) -> None:
+    """Measure recall, reciprocal rank and time, one query at a time.
+
+    Recalls are percent. candidates@k is the recall of the first stage, unverified@k that of its
+    order before verification, both from the same run.
+    """
+    from ..corpus.store import IndexReader
+    from ..evaluation import evaluate as ask_all
+    from ..evaluation import read_queries
+    from ..retriever import GenerativeMMRetriever
+
+    cutoffs = parse_cutoffs(k)
+    asked = read_queries(queries, direction=direction.value, limit=limit, seed=seed, split=split)
+    reader = IndexReader.open(index)
+    try:
+        relevant: frozenset[str] = frozenset().union(*(query.relevant for query in asked))
+        known = frozenset(name for name in relevant if reader.row(name) is not None)
+    finally:
+        reader.close()
+    with GenerativeMMRetriever.from_index(
+        index, model=model, verify=verify.value, num_beams=beams, device=device
+    ) as retriever:
+        report = ask_all(
+            retriever,
+            asked,
+            ks=cutoffs,
+            verify=verify.value,
+            known=known,
+            progress=console.progress,
+        )
+    if run is not None:
+        report.write_run(run)
+    if qrels is not None:
+        report.write_qrels(qrels)
+    report.settings = {
+        "index": str(index),
+        "available": asked.available,
+        "seed": seed,
+        "direction": direction.value,
+        "verification": verify.value,
+        "beams": beams,
+    }
+    console.result(report.to_json(), report.to_text())

@@ -1,0 +1,124 @@
+"""Options that several commands have, and how their values are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from ..schema import Scalar
+
+
+class Verify(str, Enum):
+    """How candidates are checked."""
+
+    likelihood = "likelihood"
+    off = "off"
+
+
+class Kind(str, Enum):
+    """Which items are looked for."""
+
+    image = "image"
+    text = "text"
+
+
+class Items(str, Enum):
+    """What a captioned-images line becomes."""
+
+    images = "images"
+    captions = "captions"
+
+
+class Identifiers(str, Enum):
+    """Which identifiers are built."""
+
+    structured = "structured"
+    numeric = "numeric"
+
+
+class Direction(str, Enum):
+    """Which side of a captioned picture asks."""
+
+    text_to_image = "text-to-image"
+    image_to_text = "image-to-text"
+
+
+IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
+Sources = Annotated[
+    list[Path],
+    typer.Argument(metavar="SOURCE...", help="Folders, picture files, JSONL or Parquet files."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model to ask, by name or path; the index's own when left out."),
+]
+Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cpu or cuda:0.")]
+Beams = Annotated[int, typer.Option("--beams", min=1, help="Identifiers kept while decoding.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many.")]
+UseText = Annotated[
+    str | None,
+    typer.Option(metavar="FIELD", help="Human text that pictures may be described by."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken items, do not skip them.")]
+
+
+def parse_filters(conditions: Sequence[str]) -> dict[str, Scalar | list[Scalar]]:
+    """Conditions `key=value` as metadata filters; one key given twice means "one of".
+
+    A number, true, false or null matches the value as such and as text; quotes keep it text.
+
+    Raises:
+        InputError: If a condition has no `=` or no key.
+
+    Examples:
+        >>> parse_filters(["colour=red", "colour=blue", "year=2013"])
+        {'colour': ['red', 'blue'], 'year': [2013, '2013']}
+        >>> parse_filters(['year="2013"'])
+        {'year': '2013'}
+    """
+    collected: dict[str, list[Scalar]] = {}
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
+        if not equals or not key.strip():
+            raise InputError(
+                f"--filter {condition!r} is not a condition", "write --filter key=value"
+            )
+        collected.setdefault(key.strip(), []).extend(_readings(value))
+    return {key: found[0] if len(found) == 1 else found for key, found in collected.items()}
+
+
+def _readings(value: str) -> list[Scalar]:
+    try:
+        read = json.loads(value, parse_constant=lambda _: value)
+    except ValueError:
+        return [value]
+    if isinstance(read, str):
+        return [read]
+    if read is None or isinstance(read, (bool, int, float)):
+        return [read, value]
+    return [value]
+
+
+def parse_cutoffs(text: str) -> tuple[int, ...]:
+    """Cut-offs such as `1,5,10`, ascending.
+
+    Raises:
+        InputError: If one is not a whole number of at least 1.
+
+    Examples:
+        >>> parse_cutoffs("10,1,5")
+        (1, 5, 10)
+    """
+    try:
+        cutoffs = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        cutoffs = [0]
+    if cutoffs[0] < 1:
+        raise InputError(f"-k {text!r} is not a list of cut-offs", "write for example -k 1,5,10")
+    return tuple(cutoffs)
