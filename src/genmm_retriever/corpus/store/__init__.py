@@ -1,0 +1,45 @@
+"""The index on disk: one writer, any number of readers, nothing half-written ever served.
+
+A published file never changes. `manifest.json` names the files of the present generation with
+their checksums and is replaced atomically; what is being made lies in `staging/` and survives
+the death of its process::
+
+    manifest.json                          settings, counts, files with size and SHA-256
+    generations/000007/items.sqlite        items, metadata, descriptions, identifiers
+    generations/000007/arrays.safetensors  named arrays, memory-mapped
+    features/seg-000007.npy                picture features that generation 7 brought
+    blobs/<sha256>                         pictures that were given as bytes
+    adapter/                               a fine-tuned adapter, if there is one
+    staging/                               durable work in progress
+    writer.lock                            the writer's lock
+"""
+
+from __future__ import annotations
+
+from genmm_retriever.corpus.store.check import check_index
+from genmm_retriever.corpus.store.manifest import SCHEMA_VERSION, is_index_folder
+from genmm_retriever.corpus.store.reader import IndexReader, settings_of
+from genmm_retriever.corpus.store.records import (
+    Description,
+    IdentifierRecord,
+    IndexSettings,
+    Problem,
+    Stage,
+    StageReport,
+)
+from genmm_retriever.corpus.store.writer import IndexWriter
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Description",
+    "IdentifierRecord",
+    "IndexReader",
+    "IndexSettings",
+    "IndexWriter",
+    "Problem",
+    "Stage",
+    "StageReport",
+    "check_index",
+    "is_index_folder",
+    "settings_of",
+]

@@ -1,0 +1,121 @@
+"""Durable file operations, and the translation of system errors into the package's own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from genmm_retriever.errors import IndexDamagedError, StorageError
+
+MANIFEST = "manifest.json"
+LOCK = "writer.lock"
+STAGING = "staging"
+WORK = "staging/work.sqlite"
+GENERATIONS = "generations"
+FEATURES = "features"
+BLOBS = "blobs"
+ADAPTER = "adapter"
+ITEMS_FILE = "items.sqlite"
+ARRAYS_FILE = "arrays.safetensors"
+
+DAMAGED_HINT = (
+    "run `genmm check` for the full list; restore the file from a backup, "
+    "or build the index again with --overwrite"
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def generation_folder(generation: int) -> str:
+    """Path of a generation's folder inside the index."""
+    return f"{GENERATIONS}/{generation:06d}"
+
+
+def segment_name(generation: int) -> str:
+    """Path of the feature segment that a generation brings, inside the index."""
+    return f"{FEATURES}/seg-{generation:06d}.npy"
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path, database: str = WORK) -> Iterator[None]:
+    """Turn system and SQLite errors of a write into this package's own.
+
+    Args:
+        path: The index folder, for the message.
+        database: Relative name of the SQLite file that may be damaged.
+
+    Raises:
+        StorageError: If the disk is full or the place cannot be written.
+        IndexDamagedError: If the SQLite file is no longer one.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "malformed" in str(error):
+            raise _damaged_database(path, database) from error
+        raise StorageError(
+            f"cannot write the index {str(path)!r}: {error}",
+            "free some space or choose another folder; what was published is untouched",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged_database(path, database) from error
+    except OSError as error:
+        hint = (
+            "free some space or choose another folder; what was published is untouched"
+            if error.errno in _FULL
+            else "choose a folder that you may write; what was published is untouched"
+        )
+        raise StorageError(
+            f"cannot write the index {str(path)!r}: {error.strerror or error}", hint
+        ) from error
+
+
+def _damaged_database(path: Path, database: str) -> IndexDamagedError:
+    return IndexDamagedError(f"{path / database} is damaged", DAMAGED_HINT)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames and new names inside a folder durable, where the system can."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    with path.open("r+b") as handle:
+        os.fsync(handle.fileno())
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that it has either its old or its whole new content after a crash."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as handle:
+            write(handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
