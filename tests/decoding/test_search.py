@@ -1,0 +1,259 @@
+"""The search against brute force: scoring every identifier of the subset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from genmm_retriever.constraints import TokenTrie
+from genmm_retriever.decoding import BeamConfig, Hypothesis, constrained_beam_search
+from genmm_retriever.errors import InputError, ModelError
+from genmm_retriever.models.base import DecodingState, Prompt
+
+VOCAB, EOS = 24, 2
+EXAMPLES = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+# Few distinct tokens make prefixes common; 0 and VOCAB - 1 are the ends of the vocabulary.
+token = st.sampled_from([0, 1, 3, 4, VOCAB - 2, VOCAB - 1])
+identifier = st.lists(token, min_size=0, max_size=4).map(lambda body: (*body, EOS))
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> tuple[list[tuple[int, ...]], list[int], list[tuple[float, ...]]]:
+    sequences = draw(st.lists(identifier, min_size=1, max_size=16))
+    items = [draw(st.integers(0, 9)) for _ in sequences]
+    # A null log-probability belongs to a prefix, as it would when a model computes it.
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    by_prefix: dict[tuple[int, ...], float] = {}
+    nulls = []
+    for sequence in sequences:
+        prefixes = [sequence[: i + 1] for i in range(len(sequence))]
+        for prefix in prefixes:
+            by_prefix.setdefault(prefix, float(np.float16(-rng.exponential(3.0))))
+        nulls.append(tuple(by_prefix[prefix] for prefix in prefixes))
+    return sequences, items, nulls
+
+
+subset = st.none() | st.lists(st.integers(0, 11), max_size=8).map(lambda r: np.array(r, np.int64))
+
+
+def brute_force(
+    model: Any,
+    prompt: Prompt,
+    corpus: tuple[list[tuple[int, ...]], list[int], list[tuple[float, ...]]],
+    allowed: np.ndarray | None,
+    debias: float = 1.0,
+) -> list[Hypothesis]:
+    """Score every identifier by `score`, without trie or search."""
+    items: dict[tuple[int, ...], set[int]] = {}
+    null: dict[tuple[int, ...], float] = {}
+    for sequence, item, nulls in zip(*corpus, strict=True):
+        if allowed is None or item in allowed:
+            items.setdefault(sequence, set()).add(item)
+            null[sequence] = sum(nulls)
+    found = []
+    for sequence, named in items.items():
+        logprob = float(model.score([prompt], [sequence])[0].sum())
+        score = logprob - debias * null[sequence]
+        found.append(Hypothesis(sequence, tuple(sorted(named)), logprob, null[sequence], score))
+    return sorted(found, key=lambda h: -h.score)
+
+
+def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
+    by_tokens = {h.tokens: h for h in expected}
+    assert len(found) == len(expected)
+    assert {h.tokens for h in found} == set(by_tokens)
+    assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+    for h in found:
+        other = by_tokens[h.tokens]
+        assert sorted(h.items) == list(other.items)
+        assert h.logprob == pytest.approx(other.logprob, abs=2e-4)
+        assert h.null_logprob == pytest.approx(other.null_logprob, abs=2e-4)
+        assert h.score == pytest.approx(other.score, abs=4e-4)
+
+
+@EXAMPLES
+@given(corpus=corpora(), subsets=st.lists(subset, min_size=4, max_size=4), data=st.data())
+def test_equals_brute_force_when_nothing_is_pruned(
+    tiny: Any, prompts: list[Prompt], corpus: Any, subsets: Any, data: st.DataObject
+) -> None:
+    config = data.draw(
+        st.sampled_from(
+            [
+                BeamConfig(num_beams=16, max_leaves_exact=0),
+                BeamConfig(num_beams=1, max_leaves_exact=16),
+                BeamConfig(num_beams=1, max_leaves_exact=16, pass_cost=0),
+                BeamConfig(num_beams=16, max_leaves_exact=3, pass_cost=1),
+                BeamConfig(num_beams=16, max_leaves_exact=5, pass_cost=0, debias=0.3),
+            ]
+        )
+    )
+    found = constrained_beam_search(tiny, prompts, TokenTrie.build(*corpus), subsets, config)
+    assert len(found) == len(prompts)
+    for prompt, allowed, one in zip(prompts, subsets, found, strict=True):
+        assert_same(one, brute_force(tiny, prompt, corpus, allowed, config.debias))
+
+
+@EXAMPLES
+@given(corpus=corpora(), allowed=subset, wanted=st.integers(1, 6), debias=st.sampled_from([0, 0.5, 1, 3]))
+def test_dropping_hopeless_beams_changes_no_result(
+    tiny: Any, prompts: list[Prompt], corpus: Any, allowed: Any, wanted: int, debias: float
+) -> None:
+    config = BeamConfig(num_beams=16, max_leaves_exact=0, debias=debias, num_hypotheses=wanted)
+    [found] = constrained_beam_search(
+        tiny, prompts[:1], TokenTrie.build(*corpus), [allowed], config
+    )
+    expected = brute_force(tiny, prompts[0], corpus, allowed, debias)[:wanted]
+    assert len(found) == len(expected)
+    assert [h.score for h in found] == pytest.approx([h.score for h in expected], abs=4e-4)
+
+
+@EXAMPLES
+@given(corpus=corpora(), subsets=st.lists(subset, min_size=4, max_size=4), beams=st.integers(1, 4))
+def test_pruned_search_equals_a_plain_one_and_batches_change_nothing(
+    tiny: Any, prompts: list[Prompt], corpus: Any, subsets: Any, beams: int
+) -> None:
+    config = BeamConfig(num_beams=beams, max_leaves_exact=0)
+    trie = TokenTrie.build(*corpus)
+    found = constrained_beam_search(tiny, prompts, trie, subsets, config)
+    for prompt, allowed, one in zip(prompts, subsets, found, strict=True):
+        every = brute_force(tiny, prompt, corpus, allowed)
+        expected = plain_beam_search(tiny, prompt, corpus, every, beams)
+        assert_same(one, expected)
+
+
+def plain_beam_search(
+    model: Any, prompt: Prompt, corpus: Any, every: list[Hypothesis], beams: int
+) -> list[Hypothesis]:
+    """Beam search in words of one syllable: prefixes in a list, no trie, no cache."""
+    null = {s: n for s, _, n in zip(*corpus, strict=True)}
+    live: list[tuple[int, ...]] = [()]
+    finished = []
+    while live:
+        longer = {h.tokens[: len(live[0]) + 1] for h in every if h.tokens[: len(live[0])] in live}
+        finished += [h for h in every if h.tokens in longer]
+        scores = {}
+        for prefix in (p for p in longer if p[-1] != EOS):
+            of = next(h.tokens for h in every if h.tokens[: len(prefix)] == prefix)
+            given_query = float(model.score([prompt], [prefix])[0].sum())
+            scores[prefix] = given_query - sum(null[of][: len(prefix)])
+        live = sorted(scores, key=lambda p: -scores[p])[:beams]
+    return finished
+
+
+def test_deleted_items_are_found_no_more(tiny: Any, prompts: list[Prompt]) -> None:
+    trie = TokenTrie.build([(5, EOS), (5, 6, EOS), (7, EOS)], [0, 1, 2])
+    live = np.array([0, 2])
+    [found] = constrained_beam_search(tiny, prompts[:1], trie, [live])
+    assert {h.items for h in found} == {(0,), (2,)}
+
+
+def test_an_empty_subset_and_an_empty_trie_find_nothing(tiny: Any, prompts: list[Prompt]) -> None:
+    trie = TokenTrie.build([(5, EOS), (7, EOS)], [0, 1])
+    nothing = np.zeros(0, dtype=np.int64)
+    found = constrained_beam_search(tiny, prompts[:2], trie, [nothing, None])
+    assert [len(one) for one in found] == [0, 2]
+    assert constrained_beam_search(tiny, prompts[:2], TokenTrie.build([], [])) == [[], []]
+    assert constrained_beam_search(tiny, [], trie) == []
+
+
+def test_debiasing_steers_the_beam(tiny: Any, prompts: list[Prompt]) -> None:
+    # Both branches are long; the likelier first token is a truism (its null is as likely).
+    sequences = [(a, b, c, EOS) for a in (5, 7) for b in (3, 4, 6) for c in (8, 9)]
+    first = {t: float(tiny.score(prompts[:1], [[t]])[0]) for t in (5, 7)}
+    likely = max(first, key=lambda t: first[t])
+    nulls = [((-0.1 if s[0] == likely else -12.0), -1.0, -1.0, -0.1) for s in sequences]
+    trie = TokenTrie.build(sequences, range(len(sequences)), nulls)
+    for debias, expected in ((0.0, likely), (1.0, 12 - likely)):
+        config = BeamConfig(num_beams=1, max_leaves_exact=0, debias=debias)
+        [found] = constrained_beam_search(tiny, prompts[:1], trie, None, config)
+        assert {h.tokens[0] for h in found} == {expected}
+
+
+def test_length_penalty_divides_the_finished_score(tiny: Any, prompts: list[Prompt]) -> None:
+    trie = TokenTrie.build([(5, EOS), (7, 3, 4, EOS)], [0, 1])
+    config = BeamConfig(length_penalty=1.0, debias=0.0)
+    [found] = constrained_beam_search(tiny, prompts[:1], trie, None, config)
+    assert [h.score for h in found] == pytest.approx([h.logprob / len(h.tokens) for h in found])
+
+
+def test_few_identifiers_take_two_passes(counted: Any, prompts: list[Prompt]) -> None:
+    sequences = [(a, 3, 4, 8, 6, 9, EOS) for a in range(3, 13)]
+    trie = TokenTrie.build(sequences, range(10))
+    found = constrained_beam_search(counted, prompts, trie)
+    assert [len(one) for one in found] == [10] * 4
+    assert counted.passes == 2  # the prompts, then all tails at once
+
+
+def test_shared_beginnings_are_stepped_through_once(counted: Any, prompts: list[Prompt]) -> None:
+    sequences = [(3, 4, 8, a, b, EOS) for a in range(3, 23) for b in (3, 4, 5)]
+    trie = TokenTrie.build(sequences, range(60))
+    config = BeamConfig(pass_cost=16)
+    [found] = constrained_beam_search(counted, prompts[:1], trie, None, config)
+    assert len(found) == 60
+    # Prompt, the three shared tokens, the twenty middle ones; only then the packed tails.
+    assert counted.passes == 1 + 3 + 1 + 1
+
+
+def test_ties_are_broken_by_tokens(prompts: list[Prompt], tiny: Any) -> None:
+    class Flat(type(tiny)):  # type: ignore[misc]
+        def _logits(self, rows: list[list[int]]) -> torch.Tensor:
+            return torch.zeros(len(rows), max(map(len, rows)), VOCAB)
+
+    flat = Flat(seed=0)
+    sequences = [(b, a, EOS) for a in (9, 3, 5) for b in (4, 8)]
+    trie = TokenTrie.build(sequences, range(6))
+    for config in (BeamConfig(), BeamConfig(max_leaves_exact=0)):
+        [found] = constrained_beam_search(flat, prompts[:1], trie, None, config)
+        assert [h.tokens for h in found] == sorted(sequences)
+    [found] = constrained_beam_search(
+        flat, prompts[:1], trie, None, BeamConfig(num_beams=2, max_leaves_exact=0)
+    )
+    assert [h.tokens[0] for h in found] == [4, 4]
+
+
+def test_equal_calls_give_equal_results(tiny: Any, prompts: list[Prompt]) -> None:
+    rng = np.random.default_rng(0)
+    sequences = [(*rng.integers(3, VOCAB, 4).tolist(), EOS) for _ in range(400)]
+    trie = TokenTrie.build(sequences, range(400))
+    config = BeamConfig(num_beams=10)
+    first = constrained_beam_search(tiny, prompts, trie, None, config)
+    assert first == constrained_beam_search(tiny, prompts, trie, None, config)
+    assert all(len(one) >= 10 for one in first)
+
+
+def test_faults_are_named(tiny: Any, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch) -> None:
+    trie = TokenTrie.build([(5, EOS)], [0])
+    with pytest.raises(InputError, match="4 prompts but 1 subsets"):
+        constrained_beam_search(tiny, prompts, trie, [None])
+    state = DecodingState(torch.full((1, VOCAB), torch.nan), torch.zeros(1, dtype=torch.int64), None)
+    monkeypatch.setattr(tiny, "prefill", lambda prompts: state)
+    with pytest.raises(ModelError, match="NaN"):
+        constrained_beam_search(tiny, prompts[:1], trie)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_beams": 0},
+        {"max_leaves_exact": -1},
+        {"debias": -1.0},
+        {"debias": float("nan")},
+        {"length_penalty": float("inf")},
+        {"compat": "other"},
+        {"num_hypotheses": 0},
+        {"pass_cost": -1},
+    ],
+)
+def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        BeamConfig(**wrong)
