@@ -1,0 +1,23 @@
+"""Pictures into words: the prompts of every room, and captions that are fit to be indexed."""
+
+from genmm_retriever.describing.cleaning import MAX_WORDS, clean_caption, text_descriptions
+from genmm_retriever.describing.describer import Describer
+from genmm_retriever.describing.prompts import (
+    PROMPT_VERSION,
+    describe_prompt,
+    identify_prompt,
+    null_prompt,
+    query_given_item_prompt,
+)
+
+__all__ = [
+    "MAX_WORDS",
+    "PROMPT_VERSION",
+    "Describer",
+    "clean_caption",
+    "describe_prompt",
+    "identify_prompt",
+    "null_prompt",
+    "query_given_item_prompt",
+    "text_descriptions",
+]

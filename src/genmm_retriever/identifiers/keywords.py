@@ -23,7 +23,7 @@ from genmm_retriever.identifiers.encoders import SentenceEncoder, Vectors
 
 # Marks are no word characters to `re`, yet many scripts write their vowels with them.
 _CHAR = "(?:[^\\W_]|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff\u0e00-\u0eff])"
-_WORD = re.compile(rf"[^\W_]{_CHAR}*(?:['’-]{_CHAR}+)*")
+_WORD = re.compile(rf"[^\W_]{_CHAR}*(?:['\u2019-]{_CHAR}+)*")
 _GAP = re.compile(r"[ \t]+")
 _MAX_CHARS = 40_000
 _MAX_WORD_CHARS = 32
@@ -32,10 +32,28 @@ _BLOCK_PHRASES = 100_000
 _CHUNK = 1024
 
 # Told apart from the usual list: what can be seen or counted is worth a keyword.
-_SEEN = frozenset("fire bill cry mill system thick thin empty full top".split())
+_SEEN = frozenset(
+    ("fire", "bill", "cry", "mill", "system", "thick", "thin", "empty", "full", "top")
+)
 _NUMBERS = frozenset(
-    "two three four five six eight nine ten eleven twelve fifteen twenty forty fifty sixty "
-    "hundred".split()
+    (
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "fifteen",
+        "twenty",
+        "forty",
+        "fifty",
+        "sixty",
+        "hundred",
+    )
 )
 
 
@@ -61,6 +79,18 @@ def words(text: str) -> list[str]:
     return [word for run in _runs(text) for word in run]
 
 
+def content_words(text: str) -> list[str]:
+    """`words` without stop words and single letters, or all words if nothing else is left."""
+    found = words(text)
+    return [word for word in found if is_content(word)] or found
+
+
+def is_content(word: str) -> bool:
+    """Whether a word may stand alone in an identifier."""
+    telling = len(word) > 1 or not word.isascii()
+    return telling and word not in stop_words() and word not in _NUMBERS
+
+
 def _runs(text: str) -> Iterator[list[str]]:
     """Words of a text, broken into runs wherever more than blanks stands between two."""
     text = unicodedata.normalize("NFKC", text[:_MAX_CHARS]).lower()
@@ -70,7 +100,7 @@ def _runs(text: str) -> Iterator[list[str]]:
         if run and not _GAP.fullmatch(text, end, match.start()):
             yield run
             run = []
-        word = match.group().replace("’", "'")
+        word = match.group().replace("\u2019", "'")
         run.append(word.removesuffix("'s")[:_MAX_WORD_CHARS].rstrip("-'"))
         end = match.end()
     if run:
@@ -98,9 +128,7 @@ def candidate_phrases(text: str, *, ngram: int = 2, limit: int = _MAX_PHRASES) -
     stops = stop_words()
     counts: Counter[str] = Counter()
     for run in _runs(text):
-        useful = [
-            word not in stops and (len(word) > 1 or not word.isascii()) for word in run
-        ]
+        useful = [word not in stops and (len(word) > 1 or not word.isascii()) for word in run]
         for start in range(len(run)):
             for stop in range(start + 1, min(start + ngram, len(run)) + 1):
                 if not useful[stop - 1]:
@@ -208,8 +236,7 @@ def _word_ids(names: list[str]) -> NDArray[np.int64]:
     """Ids of the words of each phrase, [phrases, longest], -1 where there is none."""
     vocabulary: dict[str, int] = {}
     rows = [
-        [vocabulary.setdefault(word, len(vocabulary)) for word in name.split(" ")]
-        for name in names
+        [vocabulary.setdefault(word, len(vocabulary)) for word in name.split(" ")] for name in names
     ]
     out = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
     for row, some in enumerate(rows):

@@ -1,0 +1,97 @@
+"""What a model wrote, or a human, made fit to be indexed."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_WORDS = 60
+_MAX_CHARS = 200_000
+_LONGEST_LOOP = 12
+_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_LABEL = re.compile(r"^(?:caption|description|answer)\s*:\s*", re.IGNORECASE)
+_QUOTES = "\"'`\u201c\u201d\u2018\u2019 "
+_JOINERS = "\u200c\u200d"
+
+
+def clean_caption(text: str, *, max_words: int = MAX_WORDS) -> str:
+    r"""One caption without control characters, labels, loops and overlength.
+
+    A phrase of up to 12 words that is repeated at once (a word three times, a longer phrase
+    twice) ends the caption after its first appearance: a model that loops tells nothing new.
+
+    Args:
+        text: As generated.
+        max_words: Words beyond are cut, at the end of a sentence if there is one.
+
+    Returns:
+        The caption on one line; empty if nothing is left.
+
+    Examples:
+        >>> clean_caption('Caption: "A dog\truns, a dog runs, a dog runs, a dog')
+        'A dog runs'
+        >>> clean_caption("One dog. One cat. One very long story", max_words=6)
+        'One dog. One cat.'
+    """
+    text = _THINKING.sub(" ", _plain(text)).strip(_QUOTES)
+    words = _LABEL.sub("", text).strip(_QUOTES).split()
+    words = _without_loop(words)
+    if len(words) > max_words:
+        words = _whole_sentences(words[:max_words])
+    return " ".join(words).rstrip(" ,;:-")
+
+
+def text_descriptions(text: str, *, per_item: int = 3, max_words: int = MAX_WORDS) -> list[str]:
+    """A passage as the descriptions that its identifiers are made from.
+
+    A short text is its own description. Of a longer one the opening comes first and then
+    windows spread evenly over the rest, so that late parts can be found too.
+
+    Args:
+        text: The item's own text.
+        per_item: Most descriptions.
+        max_words: Words a description.
+
+    Returns:
+        One to `per_item` distinct texts; empty only for a text without visible characters.
+
+    Examples:
+        >>> text_descriptions("one two three four", per_item=2, max_words=2)
+        ['one two', 'three four']
+    """
+    words = _plain(text).split()
+    if not words:
+        return []
+    windows = min(max(1, per_item), -(-len(words) // max_words))
+    last = max(0, len(words) - max_words)
+    starts = [round(i * last / (windows - 1)) for i in range(windows)] if windows > 1 else [0]
+    texts = (" ".join(words[start : start + max_words]) for start in starts)
+    return list(dict.fromkeys(texts))
+
+
+def _plain(text: str) -> str:
+    """Text without control and format characters, surrogates replaced by blanks."""
+    text = unicodedata.normalize("NFC", text[:_MAX_CHARS])
+    return "".join(
+        char if char in _JOINERS or unicodedata.category(char)[0] != "C" else " " for char in text
+    )
+
+
+def _without_loop(words: list[str]) -> list[str]:
+    keys = [word.casefold().strip(".,;:!?\"'") for word in words]
+    for end in range(len(words)):
+        for period in range(1, min(_LONGEST_LOOP, (end + 1) // 2) + 1):
+            times = 3 if period == 1 else 2
+            start = end + 1 - period * times
+            if start < 0:
+                continue
+            if all(keys[i] == keys[i + period] for i in range(start, end + 1 - period)):
+                return words[: start + period]
+    return words
+
+
+def _whole_sentences(words: list[str]) -> list[str]:
+    for end in range(len(words), len(words) // 2, -1):
+        if words[end - 1].endswith((".", "!", "?", "\u3002")):
+            return words[:end]
+    return words
