@@ -62,7 +62,7 @@ def brute_force(
             null[sequence] = sum(nulls)
     found = []
     for sequence, named in items.items():
-        logprob = float(model.score([prompt], [sequence])[0].sum())
+        logprob = model.plain_logprob(prompt, sequence)
         score = logprob - debias * null[sequence]
         found.append(Hypothesis(sequence, tuple(sorted(named)), logprob, null[sequence], score))
     return sorted(found, key=lambda h: -h.score)
@@ -104,7 +104,12 @@ def test_equals_brute_force_when_nothing_is_pruned(
 
 
 @EXAMPLES
-@given(corpus=corpora(), allowed=subset, wanted=st.integers(1, 6), debias=st.sampled_from([0, 0.5, 1, 3]))
+@given(
+    corpus=corpora(),
+    allowed=subset,
+    wanted=st.integers(1, 6),
+    debias=st.sampled_from([0, 0.5, 1, 3]),
+)
 def test_dropping_hopeless_beams_changes_no_result(
     tiny: Any, prompts: list[Prompt], corpus: Any, allowed: Any, wanted: int, debias: float
 ) -> None:
@@ -144,7 +149,7 @@ def plain_beam_search(
         scores = {}
         for prefix in (p for p in longer if p[-1] != EOS):
             of = next(h.tokens for h in every if h.tokens[: len(prefix)] == prefix)
-            given_query = float(model.score([prompt], [prefix])[0].sum())
+            given_query = model.plain_logprob(prompt, prefix)
             scores[prefix] = given_query - sum(null[of][: len(prefix)])
         live = sorted(scores, key=lambda p: -scores[p])[:beams]
     return finished
@@ -169,7 +174,7 @@ def test_an_empty_subset_and_an_empty_trie_find_nothing(tiny: Any, prompts: list
 def test_debiasing_steers_the_beam(tiny: Any, prompts: list[Prompt]) -> None:
     # Both branches are long; the likelier first token is a truism (its null is as likely).
     sequences = [(a, b, c, EOS) for a in (5, 7) for b in (3, 4, 6) for c in (8, 9)]
-    first = {t: float(tiny.score(prompts[:1], [[t]])[0]) for t in (5, 7)}
+    first = {t: tiny.plain_logprob(prompts[0], (t,)) for t in (5, 7)}
     likely = max(first, key=lambda t: first[t])
     nulls = [((-0.1 if s[0] == likely else -12.0), -1.0, -1.0, -0.1) for s in sequences]
     trie = TokenTrie.build(sequences, range(len(sequences)), nulls)
@@ -204,12 +209,9 @@ def test_shared_beginnings_are_stepped_through_once(counted: Any, prompts: list[
     assert counted.passes == 1 + 3 + 1 + 1
 
 
-def test_ties_are_broken_by_tokens(prompts: list[Prompt], tiny: Any) -> None:
-    class Flat(type(tiny)):  # type: ignore[misc]
-        def _logits(self, rows: list[list[int]]) -> torch.Tensor:
-            return torch.zeros(len(rows), max(map(len, rows)), VOCAB)
-
-    flat = Flat(seed=0)
+def test_ties_are_broken_by_tokens(make_tiny: Any, prompts: list[Prompt]) -> None:
+    flat = make_tiny(seed=0)
+    torch.nn.init.zeros_(flat.model.lm_head.weight)
     sequences = [(b, a, EOS) for a in (9, 3, 5) for b in (4, 8)]
     trie = TokenTrie.build(sequences, range(6))
     for config in (BeamConfig(), BeamConfig(max_leaves_exact=0)):
@@ -231,11 +233,15 @@ def test_equal_calls_give_equal_results(tiny: Any, prompts: list[Prompt]) -> Non
     assert all(len(one) >= 10 for one in first)
 
 
-def test_faults_are_named(tiny: Any, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_are_named(
+    tiny: Any, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
     trie = TokenTrie.build([(5, EOS)], [0])
     with pytest.raises(InputError, match="4 prompts but 1 subsets"):
         constrained_beam_search(tiny, prompts, trie, [None])
-    state = DecodingState(torch.full((1, VOCAB), torch.nan), torch.zeros(1, dtype=torch.int64), None)
+    state = DecodingState(
+        torch.full((1, VOCAB), torch.nan), torch.zeros(1, dtype=torch.int64), None
+    )
     monkeypatch.setattr(tiny, "prefill", lambda prompts: state)
     with pytest.raises(ModelError, match="NaN"):
         constrained_beam_search(tiny, prompts[:1], trie)

@@ -1,5 +1,4 @@
-"""From token sequences to the flat arrays of a trie, level by level and without a Python loop
-over sequences."""
+"""From token sequences to the flat arrays of a trie, a level at a time, never a sequence."""
 
 from __future__ import annotations
 
@@ -128,8 +127,9 @@ def build_arrays(
 def ragged_ranges(starts: Ints, counts: Ints) -> Ints:
     """The ranges `starts[i]:starts[i] + counts[i]` end to end."""
     ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - counts), counts)
+    shift: Ints = np.repeat(starts - (ends - counts), counts)
+    shift += np.arange(len(shift))
+    return shift
 
 
 def _offsets(counts: Ints) -> Ints:
@@ -170,7 +170,8 @@ def _flatten(
 def _check_tokens(flat: _Flat) -> None:
     if (flat.lengths == 0).any():
         raise InputError(
-            f"sequence {int(np.argmin(flat.lengths))} is empty", "end every sequence by the end token"
+            f"sequence {int(np.argmin(flat.lengths))} is empty",
+            "end every sequence by the end token",
         )
     if flat.tokens.min() < 0 or flat.tokens.max() >= 2**31 - 1:
         raise InputError("a token id is negative or too large", "token ids lie in [0, 2**31 - 1)")
@@ -178,7 +179,7 @@ def _check_tokens(flat: _Flat) -> None:
     odd = np.flatnonzero(last != last[0])
     if len(odd):
         raise InputError(
-            f"sequence {int(odd[0])} ends by token {int(last[odd[0]])}, the first by {int(last[0])}",
+            f"sequence {odd[0]} ends by token {last[odd[0]]}, the first by {last[0]}",
             "end every sequence by the same end token",
         )
     ends = np.flatnonzero(flat.tokens == last[0])

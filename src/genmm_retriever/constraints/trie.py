@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -258,7 +259,7 @@ class TokenTrie:
         """All identifiers, sorted."""
         bounds = self._arrays.leaf_offsets.tolist()
         tokens = self._arrays.leaf_tokens.tolist()
-        return [tuple(tokens[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [tuple(tokens[a:b]) for a, b in pairwise(bounds)]
 
     def _items(
         self, leaf: Ints, query: list[int], subsets: tuple[NDArray[np.int64] | None, ...]
@@ -316,8 +317,12 @@ def _expand(first: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 def _null_totals(
     arrays: TrieArrays,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-    """Unconditional log-probabilities from the root to each node and each leaf, and the lowest
-    one from each node to any leaf under it."""
+    """Unconditional log-probabilities along the paths of the trie.
+
+    Returns:
+        The sum from the root to each node; that to each leaf; and the lowest sum from each node
+        to any leaf under it.
+    """
     child = arrays.node_child.astype(np.int64)
     counts = np.diff(child)
     parent = np.repeat(np.arange(len(counts)), counts)

@@ -66,7 +66,7 @@ def constrained_beam_search(
         )
     if not prompts:
         return []
-    with torch.inference_mode():
+    with torch.no_grad():
         state = model.prefill(prompts)
         device = state.logits.device
         start = constraint.start(len(prompts), subsets, device=device)
@@ -216,6 +216,4 @@ class _Search(Generic[StateT]):
         for of, written, named, given, unconditional in zip(*columns, strict=True):
             score = given - self.config.debias * unconditional if self.config.debias else given
             score /= len(written) ** self.config.length_penalty
-            self.finished[of].append(
-                Hypothesis(tuple(written), named, given, unconditional, score)
-            )
+            self.finished[of].append(Hypothesis(tuple(written), named, given, unconditional, score))
