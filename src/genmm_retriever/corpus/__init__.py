@@ -1,0 +1,1 @@
+"""Where items come from and where they are kept: readers, pictures, the index on disk."""

@@ -34,7 +34,7 @@ def local_path(reference: str) -> Path | None:
     """
     if not is_uri(reference):
         return Path(reference)
-    if not reference[:7].lower() == "file://":
+    if reference[:7].lower() != "file://":
         return None
     # The path may hold "?" and "#" that someone forgot to escape: all of it is a path.
     rest = reference[7:]
