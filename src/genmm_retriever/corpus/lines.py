@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from genmm_retriever.corpus.references import image_reference, is_uri
+from genmm_retriever.corpus.references import image_reference, is_unicode, is_uri
 from genmm_retriever.errors import SourceError
 from genmm_retriever.schema import Item
 
@@ -46,6 +46,8 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
         raise line_error(path, number, f"it is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise line_error(path, number, "it is not a JSON object")
+    if b"\\ud" in line.lower() and not is_unicode(json.dumps(record, ensure_ascii=False)):
+        raise line_error(path, number, "it holds half of a surrogate pair, which is no character")
     return record
 
 

@@ -25,6 +25,20 @@ def is_uri(reference: str) -> bool:
     return _SCHEME.match(reference) is not None
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a string can be written as UTF-8; one with lone surrogates cannot.
+
+    Examples:
+        >>> is_unicode("caf\\u00e9"), is_unicode("caf\\udce9")
+        (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def local_path(reference: str) -> Path | None:
     """The file a reference names, or None if it is a web address or `data:` URI.
 
@@ -56,12 +70,8 @@ def image_reference(path: Path) -> str:
         'a.png'
     """
     text = str(path)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return path.absolute().as_uri()
     # A path that looks like a URI must not be taken for one.
-    return path.absolute().as_uri() if is_uri(text) else text
+    return path.absolute().as_uri() if is_uri(text) or not is_unicode(text) else text
 
 
 def printable(name: str) -> str:
@@ -71,11 +81,7 @@ def printable(name: str) -> str:
         >>> printable("caf\udce9.png")
         'caf\\xe9.png'
     """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name).decode("utf-8", "backslashreplace")
-    return name
+    return name if is_unicode(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def decode_data_uri(uri: str) -> bytes:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from genmm_retriever.corpus.references import decode_data_uri, image_reference, local_path
+from genmm_retriever.corpus.references import (
+    decode_data_uri,
+    image_reference,
+    is_unicode,
+    local_path,
+)
 from genmm_retriever.corpus.store import files
 from genmm_retriever.corpus.store.database import (
     Tables,
@@ -18,7 +24,7 @@ from genmm_retriever.corpus.store.database import (
 )
 from genmm_retriever.corpus.store.records import StageReport
 from genmm_retriever.corpus.store.staging import Staging
-from genmm_retriever.errors import DuplicateIdError, ImageError
+from genmm_retriever.errors import DuplicateIdError, ImageError, InputError
 from genmm_retriever.schema import Item
 
 
@@ -47,6 +53,8 @@ def stage_items(staging: Staging, items: Iterable[Item], *, replace: bool) -> St
 def _stage_one(staging: Staging, tables: Tables, item: Item, *, replace: bool) -> str:
     image, stamp = _keep_image(staging.folder, item)
     payload = encode_item(item, image)
+    if "\\ud" in payload and not is_unicode(json.dumps(json.loads(payload), ensure_ascii=False)):
+        raise InputError(f"item {item.id!r} holds half of a surrogate pair, which is no character")
     newest = "SELECT row, payload, stamp FROM {} WHERE id=? ORDER BY row DESC LIMIT 1"
     held = tables.run(newest.format("items"), (item.id,)).fetchone()
     skipped = tables.run(newest.format("skipped"), (item.id,)).fetchone()
