@@ -71,6 +71,8 @@ class KeywordCore:
         self.path = path
         self.delay = delay
         self.threads: set[int] = set()
+        self.running = 0
+        self.most_at_once = 0
         self.queries: list[Query] = []
         self.verify: list[str | None] = []
         self.closed = False
@@ -91,7 +93,10 @@ class KeywordCore:
         self.threads.add(threading.get_ident())
         self.queries.append(query)
         self.verify.append(verify)
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
         time.sleep(self.delay)
+        self.running -= 1
         wanted = words(query.text or "") | self._words_of_picture(query.image)
         pool = [item for item in self.items if self._admits(query, item)]
         shared = {item.id: wanted & self._words_of(item) for item in pool}

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,15 +179,13 @@ async def test_async_does_not_block_the_loop(items: list[Item], cat: str) -> Non
             ticks += 1
 
     ticking = asyncio.create_task(tick())
-    started = time.perf_counter()
     await asyncio.gather(
         retriever.aretrieve("a cat"),
         retriever.atext_retrieve("coffee"),
         retriever.aimage_to_image_retrieve(cat),
     )
-    seconds = time.perf_counter() - started
     ticking.cancel()
-    assert seconds < 0.5, "three queries of 0.2 s ran one after another"
+    assert core.most_at_once == 3, "the queries ran one after another"
     assert ticks >= 5
     assert threading.get_ident() not in core.threads
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +149,9 @@ async def test_async_does_not_block_the_loop(items: list[Item]) -> None:
             ticks += 1
 
     ticking = asyncio.create_task(tick())
-    started = time.perf_counter()
     await asyncio.gather(*(retriever.ainvoke(query) for query in ("cat", "coffee", "rocket")))
-    seconds = time.perf_counter() - started
     ticking.cancel()
-    assert seconds < 0.5, "three queries of 0.2 s ran one after another"
+    assert core.most_at_once == 3, "the queries ran one after another"
     assert ticks >= 5
     assert threading.get_ident() not in core.threads
 
