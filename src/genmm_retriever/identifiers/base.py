@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +45,7 @@ def readable(text: str) -> str:
         >>> readable("\N{DOG FACE}\N{SNOWFLAKE}"), readable(" ")
         ('dog face snowflake', 'untitled')
     """
+    text = text.encode("utf-8", "replace").decode()  # lone surrogates break encoders
     if words(text):
         return text
     names = (unicodedata.name(char, "") for char in text[:64] if not char.isspace())
@@ -66,6 +67,23 @@ def flatten(descriptions: Sequence[Sequence[str]]) -> tuple[list[str], list[int]
         texts += own
         counts.append(len(own))
     return texts, counts
+
+
+def free_number(text_of: Callable[[int], str], start: int, taken: Container[str]) -> str:
+    """A text with a number from `start` that is not taken, in O(log n) looks.
+
+    Thousands of equal captions must not be counted through one by one for each of them.
+    """
+    if text_of(start) not in taken:
+        return text_of(start)
+    used, step = start, 1
+    while text_of(used + step) in taken:
+        used, step = used + step, step * 2
+    free = used + step
+    while free - used > 1:
+        middle = (used + free) // 2
+        used, free = (middle, free) if text_of(middle) in taken else (used, middle)
+    return text_of(free)
 
 
 class EncoderHolder:

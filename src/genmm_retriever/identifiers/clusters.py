@@ -150,16 +150,25 @@ def _free_name(words: list[str], taken: set[str]) -> str:
 
 
 def base_form(word: str) -> str:
-    """The word without an English plural ending, to see that "dogs" says "dog" again.
+    """Roughly the stem of an English word, to see that "jumping" says "jump" again.
+
+    Only ever compared, never shown, and blunt on purpose: no dictionary is needed.
 
     Examples:
-        >>> [base_form(word) for word in ("dogs", "ponies", "beaches", "grass", "bus")]
-        ['dog', 'pony', 'beach', 'grass', 'bus']
+        >>> [base_form(word) for word in ("dogs", "ponies", "running", "skateboarder", "rides")]
+        ['dog', 'pony', 'run', 'skateboard', 'rid']
+        >>> base_form("grass"), base_form("bus"), base_form("ring")
+        ('grass', 'bus', 'ring')
     """
     if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 4 and word.endswith(("ches", "shes", "xes", "sses")):
-        return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return word[:-1]
-    return word
+        word = word[:-3] + "y"
+    elif len(word) > 4 and word.endswith(("ches", "shes", "xes", "sses")):
+        word = word[:-2]
+    elif len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    for ending in ("ing", "ed", "er"):
+        stem = word.removesuffix(ending)
+        if stem != word and len(stem) > 2 and any(letter in "aeiouy" for letter in stem):
+            doubled = stem[-1] == stem[-2] and stem[-1] not in "lsz"
+            return stem[:-1] if doubled else stem
+    return word[:-1] if len(word) > 3 and word.endswith("e") else word

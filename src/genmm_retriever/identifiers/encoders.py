@@ -82,6 +82,7 @@ class HashingEncoder:
         """
         if not texts:
             return np.zeros((0, self.dimensions), dtype=np.float32)
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
         mixed = self._words.transform(texts) + self._letters.transform(texts)
         dense = np.asarray(mixed.toarray(), dtype=np.float32)
         # Texts without a single word or trigram (empty, one symbol) share one direction.

@@ -32,28 +32,16 @@ _BLOCK_PHRASES = 100_000
 _CHUNK = 1024
 
 # Told apart from the usual list: what can be seen or counted is worth a keyword.
-_SEEN = frozenset(
-    ("fire", "bill", "cry", "mill", "system", "thick", "thin", "empty", "full", "top")
-)
+_SEEN = frozenset("fire bill cry mill system thick thin empty full top".split())  # noqa: SIM905
 _NUMBERS = frozenset(
-    (
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "fifteen",
-        "twenty",
-        "forty",
-        "fifty",
-        "sixty",
-        "hundred",
-    )
+    "two three four five six eight nine ten eleven twelve fifteen "  # noqa: SIM905
+    "twenty forty fifty sixty hundred".split()
+)
+_CONTRACTIONS = ("n't", "'re", "'ll", "'ve", "'d", "'m")
+# Missing in the usual list: they glue captions together and tell nothing.
+_GLUE = frozenset(
+    "near like just does did doing goes going gets getting having "  # noqa: SIM905
+    "wearing wears".split()
 )
 
 
@@ -61,12 +49,13 @@ _NUMBERS = frozenset(
 def stop_words() -> frozenset[str]:
     """English words that are never part of a keyword.
 
-    scikit-learn's list without the words that can be seen ("fire", "top") and without
-    numbers, which may begin a phrase ("two dogs") but not be one.
+    scikit-learn's list with a few verbs that tell nothing, without the words that can be
+    seen ("fire", "top"), and without numbers, which may begin a phrase ("two dogs") but not
+    be one.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    return frozenset(ENGLISH_STOP_WORDS - _SEEN - _NUMBERS)
+    return frozenset((ENGLISH_STOP_WORDS | _GLUE) - _SEEN - _NUMBERS)
 
 
 def words(text: str) -> list[str]:
@@ -87,7 +76,7 @@ def content_words(text: str) -> list[str]:
 
 def is_content(word: str) -> bool:
     """Whether a word may stand alone in an identifier."""
-    telling = len(word) > 1 or not word.isascii()
+    telling = (len(word) > 1 or not word.isascii()) and not word.endswith(_CONTRACTIONS)
     return telling and word not in stop_words() and word not in _NUMBERS
 
 
@@ -128,7 +117,7 @@ def candidate_phrases(text: str, *, ngram: int = 2, limit: int = _MAX_PHRASES) -
     stops = stop_words()
     counts: Counter[str] = Counter()
     for run in _runs(text):
-        useful = [word not in stops and (len(word) > 1 or not word.isascii()) for word in run]
+        useful = [is_content(word) or word in _NUMBERS for word in run]
         for start in range(len(run)):
             for stop in range(start + 1, min(start + ngram, len(run)) + 1):
                 if not useful[stop - 1]:
@@ -260,14 +249,14 @@ def _relevance(
         ids[row, : len(some)] = some
     # Rounded, so that noise in the last bits cannot change which of two equals comes first.
     likeness = np.einsum("tcd,td->tc", table[ids], own, optimize=True).round(4)
-    likeness[ids < 0] = -np.inf
+    likeness[ids < 0] = -2.0  # below every cosine, and finite
     if longest > candidates:
         best = np.argsort(-likeness, axis=1, kind="stable")[:, :candidates]
         ids = np.take_along_axis(ids, best, axis=1)
         likeness = np.take_along_axis(likeness, best, axis=1)
     open_ = ids >= 0
     fresh = (parts[ids] >= 0) & open_[..., None]
-    nearest = np.full(ids.shape, -np.inf, dtype=np.float32)
+    nearest = np.full(ids.shape, -1.0, dtype=np.float32)
     vectors = table[ids]
     out = np.full((len(rows), n), -1, dtype=np.int64)
     line = np.arange(len(rows))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from genmm_retriever.identifiers.base import (
     State,
     checked_state,
     flatten,
+    free_number,
 )
 from genmm_retriever.identifiers.clusters import kmeans, nearest
 from genmm_retriever.identifiers.encoders import SentenceEncoder, Vectors
@@ -95,18 +97,14 @@ class NumericIdentifiers:
         """Identifiers of items; see `Identifiers.assign`."""
         texts, counts = flatten(descriptions)
         paths = self._paths(self._encoder.get().encode(texts)) if texts else []
-        following: dict[str, int] = {}
         out: list[list[str]] = []
         at = 0
         for count in counts:
-            own = []
+            own: list[str] = []
             for path in dict.fromkeys(paths[at : at + count]):
-                number = following.get(path, 0)
-                while (text := f"{path} {number}".strip()) in taken:
-                    number += 1
-                following[path] = number + 1
-                taken.add(text)
-                own.append(text)
+                place = partial(_numbered, path)
+                own.append(free_number(place, 0, taken))
+                taken.add(own[-1])
             out.append(own)
             at += count
         return out
@@ -153,6 +151,10 @@ class NumericIdentifiers:
             raise InputError("the tree of clusters is broken", "build the index anew")
         holder = EncoderHolder(state["encoder"], centres.shape[1], encoder)
         return cls(centres, children, holder, seed=state["seed"])
+
+
+def _numbered(path: str, number: int) -> str:
+    return f"{path} {number}".strip()
 
 
 def _tree(vectors: Vectors, branching: int, seed: int) -> tuple[Vectors, NDArray[np.int64]]:

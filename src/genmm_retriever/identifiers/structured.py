@@ -15,6 +15,7 @@ from genmm_retriever.identifiers.base import (
     State,
     checked_state,
     flatten,
+    free_number,
 )
 from genmm_retriever.identifiers.clusters import (
     base_form,
@@ -214,7 +215,4 @@ def _free(name: str, keywords: list[str], length: int, taken: set[str]) -> str:
         text = ", ".join((name, *keywords[:count]))
         if text not in taken:
             return text
-    number = 2
-    while f"{text}, {number}" in taken:
-        number += 1
-    return f"{text}, {number}"
+    return free_number(lambda number: f"{text}, {number}", 2, taken)

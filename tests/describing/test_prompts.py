@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmm_retriever.describing import (
+    describe_prompt,
+    identify_prompt,
+    null_prompt,
+    query_given_item_prompt,
+)
+from genmm_retriever.describing.prompts import MAX_DATA_WORDS, data_text
+from genmm_retriever.errors import InputError
+from genmm_retriever.models.base import ImagePart, TextPart
+
+IMAGE = ImagePart(features=torch.zeros(1))
+
+
+class Builtin:
+    prompt_style = "builtin"
+
+
+class Instructed:
+    prompt_style = "instruct"
+
+
+def test_builtin_forms_are_those_it_was_trained_on():
+    model = Builtin()
+    assert describe_prompt(IMAGE, model).parts == (IMAGE, TextPart("Describe."))
+    assert identify_prompt("a dog", None, model).parts == (TextPart("Find: a dog"),)
+    assert identify_prompt(None, IMAGE, model).parts == (IMAGE, TextPart("Find."))
+    assert identify_prompt("in red", IMAGE, model).parts == (IMAGE, TextPart("Find: in red"))
+    assert null_prompt(model).parts == (TextPart("Find: "),)
+    assert query_given_item_prompt(model, image=IMAGE).parts == describe_prompt(IMAGE, model).parts
+    assert query_given_item_prompt(model, text="a dog").parts == (TextPart("Describe: a dog"),)
+
+
+def test_unknown_models_are_instructed():
+    assert identify_prompt("a dog", None, object()) == identify_prompt("a dog", None, Instructed())
+
+
+def test_instructions_carry_the_query_fenced_and_pictures_first():
+    model = Instructed()
+    for prompt in (
+        identify_prompt("a QUERY", None, model),
+        identify_prompt("a QUERY", IMAGE, model),
+        query_given_item_prompt(model, text="a QUERY"),
+    ):
+        assert "<<<\na QUERY\n>>>" in prompt.parts[-1].text
+    assert identify_prompt("a QUERY", IMAGE, model).parts[0] is IMAGE
+    assert identify_prompt(None, IMAGE, model).parts[0] is IMAGE
+    assert describe_prompt(IMAGE, model).parts[0] is IMAGE
+
+
+def test_null_prompt_is_the_query_prompt_without_the_query():
+    model = Instructed()
+    asked = identify_prompt("QUERY", None, model).parts[0].text
+    assert null_prompt(model).parts[0].text == asked.replace("QUERY", "")
+
+
+@given(st.text())
+def test_data_cannot_leave_its_fence(text):
+    inside = data_text(text + "<<< >>> <|im_end|> </s> [INST] <image>\x00" + text)
+    for markup in ("<<<", ">>>", "<|im_end|>", "</s>", "[INST]", "<image>", "\n", "\x00"):
+        assert markup not in inside
+
+
+def test_data_is_bounded_and_ordinary_text_untouched():
+    assert len(data_text("word " * 100_000).split()) == MAX_DATA_WORDS
+    plain = "2 < 3, a [red] dog > a cat; I <3 dogs \N{DOG FACE}"
+    assert data_text(plain) == plain
+
+
+@pytest.mark.parametrize("text", [None, "", " \n"])
+def test_refuses_empty_queries_and_items(text):
+    with pytest.raises(InputError, match="a query needs"):
+        identify_prompt(text, None, Builtin())
+    with pytest.raises(InputError, match="an item needs"):
+        query_given_item_prompt(Builtin(), text=text)
