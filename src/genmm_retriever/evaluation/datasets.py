@@ -10,14 +10,14 @@ from typing import Any, Literal, overload
 
 from pydantic import ValidationError
 
-from ..corpus.readers import iter_jsonl
+from ..corpus.lines import iter_jsonl
 from ..errors import InputError, SourceError
 from ..schema import Query
 
 Direction = Literal["text-to-image", "image-to-text"]
 RecallKind = Literal["any", "fraction"]
 
-_CAPTIONED = {"id", "image", "captions"}
+_CAPTIONED = {"id", "image", "captions", "text", "title", "metadata"}
 _QUERY = {"id", "text", "image", "relevant"}
 
 

@@ -108,8 +108,7 @@ def delete(
 
 def info(console: Console, index: IndexPath) -> None:
     """Say what an index holds, without loading its model."""
-    from ..corpus.store import IndexReader
-    from ..corpus.store.manifest import SCHEMA_VERSION
+    from ..corpus.store import SCHEMA_VERSION, IndexReader
 
     reader = IndexReader.open(index)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -23,10 +24,10 @@ _BAR = (226, 232, 230)
 _MARGIN = 28
 _GAP = 16
 _CARD_WIDTH = 252
-_PICTURE_HEIGHT = 172
+_PICTURE_HEIGHT = 152
 _PAD = 12
 _ASK_WIDTH = 264
-_ROW_HEIGHT = 330
+_ROW_HEIGHT = 328
 _TITLE_HEIGHT = 64
 
 
@@ -46,7 +47,7 @@ def draw(rows: Sequence[tuple[str, Query, Sequence[Hit]]]) -> Image.Image:
     pen = ImageDraw.Draw(sheet)
     pen.text((_MARGIN, 22), "genmm demo", font=_font(24), fill=_INK)
     note = "the model writes an identifier for what is asked; then it checks what was found"
-    pen.text((_MARGIN + 160, 29), note, font=_font(15), fill=_SOFT)
+    pen.text((_MARGIN + 172, 30), note, font=_font(15), fill=_SOFT)
     top = _TITLE_HEIGHT
     for label, query, hits in rows:
         _draw_question(sheet, pen, (_MARGIN, top), label, query)
@@ -86,7 +87,7 @@ def _draw_hit(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int],
         picture = ImageOps.fit(open_image(hit.item.image), box, Image.Resampling.LANCZOS)
         sheet.paste(picture, (left + _PAD, top + _PAD))
     x, y = left + _PAD, top + _PAD + _PICTURE_HEIGHT + 10
-    name = _wrap(pen, printable(f"{hit.rank}  {hit.item.id}"), _font(16), inner - 52, 1)[0]
+    name = _wrap(pen, printable(f"{hit.rank}. {hit.item.id}"), _font(16), inner - 52, 1)[0]
     pen.text((x, y), name, font=_font(16), fill=_INK)
     score = f"{hit.score:.2f}"
     pen.text((x + inner, y), score, font=_font(16), fill=_ACCENT, anchor="ra")
@@ -96,26 +97,28 @@ def _draw_hit(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int],
     if filled:
         pen.rectangle((x, y, x + filled, y + 4), fill=_ACCENT)
     y += 12
-    for colour, text in _evidence(hit):
-        lines = _wrap(pen, printable(text), _font(14), inner, 2)
+    for colour, text, most in _evidence(hit):
+        lines = _wrap(pen, printable(text), _font(14), inner, most)
         pen.multiline_text((x, y), "\n".join(lines), font=_font(14), fill=colour, spacing=4)
         y += 20 * len(lines) + 6
 
 
-def _evidence(hit: Hit) -> list[tuple[tuple[int, int, int], str]]:
-    said: list[tuple[tuple[int, int, int], str]] = []
+def _evidence(hit: Hit) -> list[tuple[tuple[int, int, int], str, int]]:
+    """Colour, text and most lines of what is said under a hit."""
+    said: list[tuple[tuple[int, int, int], str, int]] = []
     if hit.evidence.identifiers:
         found = hit.evidence.identifiers[0]
-        said.append((_INK, f"{found.text} ({found.logprob:.1f})"))
+        said.append((_INK, f"{found.logprob:.1f}  {found.text}", 3))
     elif hit.evidence.filled:
-        said.append((_SOFT, "no identifier led here"))
+        said.append((_SOFT, "no identifier led here", 1))
     if hit.evidence.caption:
-        said.append((_SOFT, f"“{hit.evidence.caption}”"))
+        said.append((_SOFT, f"“{hit.evidence.caption}”", 2))
     elif hit.item.text:
-        said.append((_SOFT, hit.item.text))
+        said.append((_SOFT, hit.item.text, 2))
     return said
 
 
+@functools.cache
 def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 

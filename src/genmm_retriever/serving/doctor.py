@@ -52,7 +52,8 @@ def render(found: dict[str, Any]) -> str:
         if version is not None:
             lines.append(f"  {name:<34}{version}")
     for name, value in found["builtin_model"].items():
-        lines.append(f"builtin {name:<10}{value}")
+        shown = ", ".join(value) if isinstance(value, list) else value
+        lines.append(f"builtin {name:<10}{shown or 'nothing'}")
     for place, writable in found["writable"].items():
         lines.append(f"{place:<18}{'writable' if writable else 'NOT writable'}")
     return "\n".join(lines)
@@ -138,12 +139,30 @@ def _gpu() -> str | None:
     return "mps" if torch.backends.mps.is_available() else None
 
 
+def _cache_folder() -> Path | None:
+    try:
+        from ..models.builtin.smollm2 import cache_folder
+    except ImportError:
+        return None
+    return cache_folder()
+
+
 def _builtin_model() -> dict[str, Any]:
-    return {}
+    """Where the builtin model's parts are expected, and which of them are there."""
+    package = Path(__file__).parent.parent
+    cache = _cache_folder()
+    kept = sorted(cache.glob("*")) if cache is not None and cache.is_dir() else []
+    return {
+        "cache": None if cache is None else str(cache),
+        "fetched": [path.name for path in kept if path.is_file()],
+        "shipped": [str(p.relative_to(package)) for p in sorted(package.rglob("*.safetensors"))],
+    }
 
 
 def _places() -> dict[str, Path]:
-    return {
-        "temporary folder": Path(tempfile.gettempdir()),
-        "current folder": Path.cwd(),
-    }
+    """Folders that are written to; of one that is absent, the nearest that exists."""
+    places = {"temporary folder": Path(tempfile.gettempdir()), "current folder": Path.cwd()}
+    cache = _cache_folder()
+    if cache is not None:
+        places["cache folder"] = next(p for p in (cache, *cache.parents) if p.exists())
+    return places

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import genmm_retriever
+
+COMMANDS = [
+    "demo",
+    "index",
+    "add",
+    "delete",
+    "info",
+    "check",
+    "search",
+    "eval",
+    "train builtin",
+    "doctor",
+]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_and_the_shared_options(genmm, name):
+    code, out, _ = genmm(*name.split(), "--help")
+    assert code == 0
+    assert f"Example:  genmm {name}" in out
+    assert all(option in out for option in ("--json", "--debug", "--verbose", "--quiet"))
+
+
+def test_help_lists_every_command(genmm):
+    code, out, _ = genmm("--help")
+    assert code == 0
+    listed = [
+        line.split()[0] for line in out.splitlines() if line.startswith("  ") and line.split()
+    ]
+    assert {name.split()[0] for name in COMMANDS} <= set(listed)
+
+
+def test_version(genmm):
+    assert genmm("--version") == (0, f"genmm {genmm_retriever.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nonsense"], "nonsense"),
+        (["search"], "INDEX"),
+        (["search", "x", "y", "--colour"], "--colour"),
+        (["search", "x", "y", "-k", "0"], "-k"),
+        (["search", "x", "y", "--verify", "perhaps"], "perhaps"),
+        (["index", "photos"], "--output"),
+        (["eval", "x", "y", "-k", "ten"], "ten"),
+        (["search", "x"], "TEXT"),
+        (["search", "x", "y", "--filter", "colour"], "colour"),
+    ],
+)
+def test_bad_usage_is_one_line_and_2(genmm, words, arguments, named):
+    code, out, err = genmm(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert named in err
+
+
+def test_absent_index_is_named(genmm, words, tmp_path):
+    for arguments in (["search", tmp_path / "no", "x"], ["delete", tmp_path / "no", "1"]):
+        code, out, err = genmm(*arguments)
+        assert (code, out) == (2, "")
+        assert str(tmp_path / "no") in err
+        assert err.count("\n") == 1
+
+
+def test_absent_index_of_commands_that_need_no_model(genmm, tmp_path):
+    for name in ("info", "check"):
+        code, out, err = genmm(name, tmp_path / "no")
+        assert (code, out) == (2, "")
+        assert str(tmp_path / "no") in err
+        assert err.count("\n") == 1
+
+
+def test_search_json(genmm, index, words):
+    code, out, err = genmm(
+        "search", index, "blue car", "-k", 2, "--filter", "a=b", "--kind", "text", "--json"
+    )
+    assert (code, err) == (0, "")
+    data = json.loads(out)
+    assert data["query"]["text"] == "blue car"
+    assert data["query"]["filters"] == {"a": "b"}
+    first = data["hits"][0]
+    assert {"rank", "id", "score", "image", "text", "evidence"} <= set(first)
+    assert (first["rank"], first["id"], first["text"]) == (1, "2", "a blue car")
+    assert first["evidence"]["identifiers"][0]["text"] == "a, b"
+    assert first["evidence"]["identifiers"][0]["logprob"] == -1.5
+    assert first["evidence"]["verification"] == 0.5
+    asked = next(call[1] for call in words.calls if call[0] == "retrieve")
+    assert (asked.kind, asked.filters) == ("text", {"a": "b"})
+
+
+def test_search_passes_its_options_on(genmm, index, words):
+    options = ["--verify", "off", "--beams", 7, "--model", "m", "--device", "cpu", "-k", 3]
+    code, _, _ = genmm("search", index, "car", *options)
+    assert code == 0
+    opened = next(call[2] for call in words.calls if call[0] == "from_index")
+    assert opened == {"model": "m", "k": 3, "verify": "off", "num_beams": 7, "device": "cpu"}
+
+
+def test_search_text_shows_the_evidence_and_odd_names(genmm, index):
+    code, out, _ = genmm("search", index, "green car")
+    assert code == 0
+    assert out.splitlines()[0].split(maxsplit=2) == ["1", "1.000", r"odd\nname\udcff"]
+    assert "a, b  (logprob -1.50)" in out
+    assert "what is seen" in out
+
+
+def test_index_reports_what_was_skipped(genmm, words, tmp_path):
+    output = tmp_path / "new.genmm"
+    code, out, err = genmm(
+        "index", "a.png", "b.png", "-o", output, "--strict", "--limit", 5, "--json", "--quiet"
+    )
+    assert (code, err) == (0, "")
+    data = json.loads(out)
+    assert data["items"] == 2
+    assert data["skipped"] == [{"id": "bad\nname", "reason": "cut short"}]
+    _, sources, options = words.calls[-1]
+    assert [str(s) for s in sources] == ["a.png", "b.png"]
+    assert options == {
+        "model": "builtin",
+        "identifiers": "structured",
+        "identifiers_per_item": 3,
+        "items": "images",
+        "use_text": None,
+        "limit": 5,
+        "overwrite": False,
+        "strict": True,
+        "progress": False,
+        "seed": 0,
+    }
+    code, out, err = genmm("index", "a.png", "-o", output)
+    assert code == 0
+    assert r"skipped bad\nname: cut short" in err
+    assert "1 items, 1 added, 0 replaced, 1 skipped" in out
+
+
+def test_add_and_delete(genmm, index, words):
+    code, out, _ = genmm("add", index, "c.png", "--replace", "--json")
+    assert code == 0
+    assert json.loads(out)["added"] == 1
+    assert words.calls[-1][2]["replace"] is True
+    code, out, _ = genmm("delete", index, "1", "2", "--json")
+    assert code == 0
+    assert json.loads(out)["deleted"] == 2
+    code, out, err = genmm("delete", index, "no such id")
+    assert (code, out) == (2, "")
+    assert "'no such id'" in err
+
+
+def test_names_that_no_terminal_can_show(genmm, words, tmp_path):
+    code, out, err = genmm("search", tmp_path / os.fsdecode(b"na\xffme\n"), "x")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert r"na\udcffme\n" in err
+
+
+def genmm_process(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "genmm_retriever.serving.cli", *map(str, arguments)],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        **options,
+    )
+
+
+def test_as_a_process(tmp_path):
+    done = genmm_process("search", tmp_path / "absent", "a cat")
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.count(b"\n") == 1
+    done = genmm_process("--version")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_without_an_encoding_for_the_names(tmp_path):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = genmm_process("info", tmp_path / "größe🐈", env=environment)
+    assert done.returncode == 2
+    assert done.stderr.isascii()
+    assert b"Traceback" not in done.stderr
+
+
+def test_reader_of_the_output_may_leave():
+    code = f"{sys.executable} -m genmm_retriever.serving.cli --help | true"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr

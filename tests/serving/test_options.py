@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from genmm_retriever.errors import InputError
+from genmm_retriever.serving.options import parse_cutoffs, parse_filters
+
+
+def test_filters():
+    assert parse_filters([]) == {}
+    assert parse_filters(["a=b=c", " key = x"]) == {"a": "b=c", "key": " x"}
+    assert parse_filters(["n=1.5"]) == {"n": [1.5, "1.5"]}
+    assert parse_filters(["t=true", "z=null"]) == {"t": [True, "true"], "z": [None, "null"]}
+    assert parse_filters(["o={}", "l=[1]"]) == {"o": "{}", "l": "[1]"}
+    assert parse_filters(["x=NaN"]) == {"x": "NaN"}
+    assert parse_filters(["x="]) == {"x": ""}
+
+
+@pytest.mark.parametrize("condition", ["novalue", "=x", " =x"])
+def test_broken_filter_is_named(condition):
+    with pytest.raises(InputError, match="--filter key=value"):
+        parse_filters([condition])
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "0,1", "-3", "1.5"])
+def test_broken_cutoffs(text):
+    with pytest.raises(InputError, match="1,5,10"):
+        parse_cutoffs(text)
+
+
+def test_cutoffs():
+    assert parse_cutoffs("10, 5,5,1") == (1, 5, 10)
