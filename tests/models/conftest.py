@@ -91,8 +91,13 @@ def _mamba() -> tuple[Any, Any]:
 
     tokenizer = make_tokenizer()
     config = MambaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, state_size=4, num_hidden_layers=2,
-        initializer_range=0.3, pad_token_id=0, eos_token_id=2,
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        state_size=4,
+        num_hidden_layers=2,
+        initializer_range=0.3,
+        pad_token_id=0,
+        eos_token_id=2,
     )
     return MambaForCausalLM(config), tokenizer
 
@@ -127,8 +132,12 @@ def _llava() -> tuple[Any, Any]:
     side = {"height": 28, "width": 28}
     images = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=side)
     processor = LlavaProcessor(
-        images, tokenizer, patch_size=14, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=tokenizer.chat_template,
+        images,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=tokenizer.chat_template,
     )
     return LlavaForConditionalGeneration(config), processor
 
@@ -143,34 +152,53 @@ def _qwen3_vl() -> tuple[Any, Any]:
 
     tokenizer = make_tokenizer(
         "<|vision_start|><|image_pad|><|vision_end|>",
-        image_token="<|image_pad|>", video_token="<|video_pad|>",
-        vision_start="<|vision_start|>", vision_end="<|vision_end|>",
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+        vision_start="<|vision_start|>",
+        vision_end="<|vision_end|>",
     )
     ids = tokenizer.convert_tokens_to_ids
     text = _text(
-        tokenizer, head_dim=8,
+        tokenizer,
+        head_dim=8,
         rope_parameters={
-            "rope_type": "default", "rope_theta": 10000.0,
-            "mrope_section": [2, 1, 1], "mrope_interleaved": True,
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
         },
     )
     vision = {
-        "hidden_size": 16, "intermediate_size": 24, "depth": 2, "num_heads": 2, "patch_size": 4,
-        "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
-        "initializer_range": 0.3, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "depth": 2,
+        "num_heads": 2,
+        "patch_size": 4,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+        "initializer_range": 0.3,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
     }
     config = Qwen3VLConfig(
-        text_config=text, vision_config=vision,
-        image_token_id=ids("<|image_pad|>"), video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"), vision_end_token_id=ids("<|vision_end|>"),
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=False,
     )
     images = Qwen2VLImageProcessorPil(
-        patch_size=4, merge_size=2, temporal_patch_size=2,
+        patch_size=4,
+        merge_size=2,
+        temporal_patch_size=2,
         size={"shortest_edge": 16 * 16, "longest_edge": 48 * 48},
     )
     processor = images_only(Qwen3VLProcessor)(
-        images, tokenizer, chat_template=tokenizer.chat_template)
+        images, tokenizer, chat_template=tokenizer.chat_template
+    )
     return Qwen3VLForConditionalGeneration(config), processor
 
 
@@ -183,7 +211,9 @@ def _idefics3() -> tuple[Any, Any]:
     )
 
     return _splitting(
-        Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessorPil,
+        Idefics3Config,
+        Idefics3ForConditionalGeneration,
+        Idefics3ImageProcessorPil,
         lambda images, tokenizer: Idefics3Processor(
             images, tokenizer, image_seq_len=4, chat_template=tokenizer.chat_template
         ),
@@ -200,9 +230,11 @@ def _smolvlm() -> tuple[Any, Any]:
     )
 
     return _splitting(
-        SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMImageProcessorPil,
+        SmolVLMConfig,
+        SmolVLMForConditionalGeneration,
+        SmolVLMImageProcessorPil,
         lambda images, tokenizer: images_only(SmolVLMProcessor)(
-            images, tokenizer, image_seq_len=4, chat_template=tokenizer.chat_template
+            images, tokenizer, None, image_seq_len=4, chat_template=tokenizer.chat_template
         ),
     )
 
@@ -212,15 +244,20 @@ def _splitting(
 ) -> tuple[Any, Any]:
     """Models that cut a picture into tiles and stack the tiles by prompt."""
     tokenizer = make_tokenizer(
-        "<image>", image_token="<image>", fake="<fake_token_around_image>",
-        whole="<global-img>", turn_end="<end_of_utterance>",
+        "<image>",
+        image_token="<image>",
+        fake="<fake_token_around_image>",
+        whole="<global-img>",
+        turn_end="<end_of_utterance>",
         **{f"tile{r}{c}": f"<row_{r}_col_{c}>" for r in (1, 2, 3) for c in (1, 2, 3)},
     )
     config = config_class(
         text_config={"model_type": "llama", **_text(tokenizer)},
         vision_config={**_VISION, "image_size": 32, "patch_size": 8},
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        scale_factor=2, pad_token_id=0, tie_word_embeddings=False,
+        scale_factor=2,
+        pad_token_id=0,
+        tie_word_embeddings=False,
     )
     images = images_class(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
     return model_class(config), make(images, tokenizer)
@@ -235,14 +272,19 @@ def _internvl() -> tuple[Any, Any]:
     )
 
     tokenizer = make_tokenizer(
-        "<IMG_CONTEXT>", context_image_token="<IMG_CONTEXT>", start_image_token="<img>",
-        end_image_token="</img>", video_token="<video>",
+        "<IMG_CONTEXT>",
+        context_image_token="<IMG_CONTEXT>",
+        start_image_token="<img>",
+        end_image_token="</img>",
+        video_token="<video>",
     )
     config = InternVLConfig(
         vision_config={**_VISION, "image_size": [28, 28], "patch_size": [7, 7]},
         text_config={"model_type": "qwen2", **_text(tokenizer)},
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
-        image_seq_length=4, downsample_ratio=0.5, tie_word_embeddings=False,
+        image_seq_length=4,
+        downsample_ratio=0.5,
+        tie_word_embeddings=False,
     )
     images = GotOcr2ImageProcessorPil(
         size={"height": 28, "width": 28}, crop_to_patches=True, max_patches=4

@@ -121,9 +121,7 @@ def test_score_from_equals_plain_forward(mllm: TransformersMLLM, picture: Pictur
             close(score, wanted)
     assert torch.equal(state.logits, before)
     after = mllm.step(state, torch.tensor([2]), torch.tensor([start]))
-    close(
-        torch.log_softmax(after.logits[0], -1), plain(mllm, prompts[2], [start, start])[-1]
-    )
+    close(torch.log_softmax(after.logits[0], -1), plain(mllm, prompts[2], [start, start])[-1])
 
 
 def test_passes_are_cut_to_the_budget(
@@ -134,11 +132,12 @@ def test_passes_are_cut_to_the_budget(
     parents = torch.tensor([3, 2, 1, 0])
     whole = mllm.score(prompts, tails)
     packed = mllm.score_from(mllm.prefill(prompts), parents, tails)
-    monkeypatch.setattr(mllm, "tokens_per_pass", 60)
+    monkeypatch.setattr(mllm.engine, "tokens_per_pass", 60)
     monkeypatch.setattr(mllm, "batch_size", 3)
     for one, other in zip(whole, mllm.score(prompts, tails), strict=True):
         close(one, other)
-    for one, other in zip(packed, mllm.score_from(mllm.prefill(prompts), parents, tails), strict=True):
+    again = mllm.score_from(mllm.prefill(prompts), parents, tails)
+    for one, other in zip(packed, again, strict=True):
         close(one, other)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,11 @@ def merge_adapter(model: Any, path: str | Path) -> tuple[Any, str]:
     from peft import PeftModel
 
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
-        merged = adapted.merge_and_unload()
+        with warnings.catch_warnings():
+            # PEFT asks transformers for attributes under their old names.
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted = PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
+            merged = adapted.merge_and_unload()
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
             f"the adapter {str(folder)!r} cannot be merged into {type(model).__name__}:"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,12 +26,14 @@ def is_gatherable(cache: object, length: int) -> bool:
         return False
     if getattr(cache, "offloading", False):
         return False
-    for layer in cache.layers:
-        if type(layer) not in _BY_ROW:
+    layers: list[Any] = cache.layers
+    for layer in layers:
+        kind = type(layer)
+        if kind not in _BY_ROW:
             return False
-        if type(layer) is DynamicLayer and layer.is_initialized and layer.keys.shape[-2] != length:
+        if kind is DynamicLayer and layer.is_initialized and layer.keys.shape[-2] != length:
             return False
-    return any(layer.is_initialized for layer in cache.layers)
+    return any(layer.is_initialized for layer in layers)
 
 
 def gather(cache: Cache, rows: Tensor) -> Cache:
@@ -41,8 +44,9 @@ def gather(cache: Cache, rows: Tensor) -> Cache:
         rows: [m], int64; repeats are allowed.
     """
     chosen = copy.copy(cache)
-    chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in chosen.layers:
+    layers: list[Any] = [copy.copy(layer) for layer in cache.layers]
+    chosen.layers = layers
+    for layer in layers:
         if not layer.is_initialized:
             continue
         everything = rows.shape[0] == layer.keys.shape[0] and bool(

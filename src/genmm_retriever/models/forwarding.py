@@ -11,6 +11,8 @@ from torch import Tensor
 
 from genmm_retriever.models.caches import is_gatherable
 
+_OF_THE_HEAD = {"logits_to_keep", "labels", "image_sizes"}
+"""Arguments that a whole model may have and its base may lack, with no effect on its states."""
 _SCALED_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "mup_logits")
 
 
@@ -100,7 +102,10 @@ class ForwardPass:
         if cache is not None:
             extra["past_key_values"] = cache
         if self.probe().head is not None:
-            output = self.model.base_model(**inputs, **extra)
+            base = self.model.base_model
+            if "image_sizes" in inputs and "image_sizes" not in _names(base):
+                inputs = {key: value for key, value in inputs.items() if key != "image_sizes"}
+            output = base(**inputs, **extra)
             states = output[0][:, -keep:]
         else:
             if "logits_to_keep" in self.names:
@@ -129,7 +134,7 @@ class ForwardPass:
         gatherable = is_gatherable(getattr(output, "past_key_values", None), tokens.shape[1])
         scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in _SCALED_LOGITS)
         linear = None
-        inputs_differ = not self.names - {"logits_to_keep", "labels"} <= _names(base)
+        inputs_differ = not self.names - _OF_THE_HEAD <= _names(base)
         if head is not None and base is not model and not scaled and not inputs_differ:
             by_head = head(base(**inputs, use_cache=False)[0])
             if by_head.shape == output.logits.shape and torch.allclose(

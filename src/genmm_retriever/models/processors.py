@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoProcessor, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.utils import is_torchvision_available
+from transformers.utils.import_utils import is_torchvision_available
 
 
 def images_only(processor_class: Any) -> Any:
@@ -19,37 +19,41 @@ def images_only(processor_class: Any) -> Any:
     Args:
         processor_class: A `ProcessorMixin` class, for example `Qwen3VLProcessor`.
     """
-    if "video_processor" not in processor_class.get_attributes():
+    attributes = processor_class.get_attributes()
+    if "video_processor" not in attributes:
         return processor_class
-    kept = [name for name in processor_class.get_attributes() if name != "video_processor"]
+    place = attributes.index("video_processor")
 
     class ImagesOnly(processor_class):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("video_processor", None)
-            named = dict(zip(kept, args, strict=False))
-            super().__init__(**named, **kwargs, video_processor=None)
-
         @classmethod
         def get_attributes(cls) -> list[str]:
-            return kept
+            return [name for name in attributes if name != "video_processor"]
+
+        @classmethod
+        def from_args_and_dict(cls, args: Any, processor_dict: Any, **kwargs: Any) -> Any:
+            settings = {k: v for k, v in processor_dict.items() if k != "video_processor"}
+            full = [*args[:place], None, *args[place:]]
+            return super().from_args_and_dict(full, settings, **kwargs)
 
     ImagesOnly.__name__ = processor_class.__name__
     ImagesOnly.__qualname__ = processor_class.__qualname__
     return ImagesOnly
 
 
-def load_processor(name: str, config: Any) -> Any:
+def load_processor(name: str, config: Any, **options: Any) -> Any:
     """The processor of a multimodal model, or the tokenizer of a text-only one.
 
     Args:
         name: Hub name or local path.
         config: The model's configuration.
+        options: Passed on to `from_pretrained`.
     """
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(name, **options)
     known = type(config) in PROCESSOR_MAPPING
     if known and not is_torchvision_available():
-        processor_class = PROCESSOR_MAPPING[type(config)]
+        processor_class: Any = PROCESSOR_MAPPING[type(config)]
         if "video_processor" in processor_class.get_attributes():
-            return images_only(processor_class).from_pretrained(name, trust_remote_code=False)
-    return AutoProcessor.from_pretrained(name, trust_remote_code=False)
+            return images_only(processor_class).from_pretrained(name, **options)
+    auto: Any = AutoProcessor
+    return auto.from_pretrained(name, **options)

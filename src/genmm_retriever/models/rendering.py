@@ -159,9 +159,7 @@ def pack(
     longest = max(map(len, tails), default=0)
     keys = [key for key in SEQUENCE_KEYS if any(key in p for p in prompts)]
     if not pad_left:
-        width = max(
-            p["input_ids"].shape[1] + len(t) for p, t in zip(prompts, tails, strict=True)
-        )
+        width = max(p["input_ids"].shape[1] + len(t) for p, t in zip(prompts, tails, strict=True))
         longest = 0
     fill = {"input_ids": pad_token_id}
     tail_fill = {"attention_mask": 1}

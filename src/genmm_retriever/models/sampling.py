@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ def _loop(
 ) -> list[list[int]]:
     """Prompts run once each; rows leave the batch when they end."""
     answers: list[list[int]] = [[] for _ in range(len(encoded) * number)]
-    state = model.prefill_encoded(encoded)
+    state = model.engine.prefill(encoded)
     live = list(range(len(answers)))
     parents = [row // number for row in live]
     for place in range(limit):
@@ -124,27 +124,31 @@ def _batches(
 def _beams(
     model: TransformersMLLM, encoded: list[dict[str, Tensor]], limit: int, number: int
 ) -> list[list[int]]:
-    config = GenerationConfig(
-        max_new_tokens=limit, do_sample=False, num_beams=number, num_return_sequences=number
-    )
-    return _generate(model, encoded, config, LogitsProcessorList())
+    options = {"num_beams": number, "num_return_sequences": number}
+    return _generate(model, encoded, limit, options, LogitsProcessorList())
 
 
 def _search(
     model: TransformersMLLM, encoded: list[dict[str, Tensor]], limit: int, chooser: TokenChooser
 ) -> list[list[int]]:
-    config = GenerationConfig(max_new_tokens=limit, do_sample=False)
-    return _generate(model, encoded, config, LogitsProcessorList([_ChosenOnly(chooser)]))
+    return _generate(model, encoded, limit, {}, LogitsProcessorList([_ChosenOnly(chooser)]))
 
 
 def _generate(
     model: TransformersMLLM,
     encoded: list[dict[str, Tensor]],
-    config: GenerationConfig,
+    limit: int,
+    options: dict[str, int],
     processors: LogitsProcessorList,
 ) -> list[list[int]]:
-    config.eos_token_id = list(model.stop_tokens)
-    config.pad_token_id = model.pad_token_id
+    make_config: Any = GenerationConfig
+    config = make_config(
+        max_new_tokens=limit,
+        do_sample=False,
+        eos_token_id=list(model.stop_tokens),
+        pad_token_id=model.pad_token_id,
+        **options,
+    )
     inputs = pack(encoded, [[]] * len(encoded), pad_token_id=model.pad_token_id)
     inputs = model.accepted(inputs)
     found = model.model.generate(**inputs, generation_config=config, logits_processor=processors)
