@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from genmm_retriever.identifiers import clusters
 from genmm_retriever.identifiers.clusters import (
     base_form,
     class_tf_idf,
@@ -80,3 +81,12 @@ def test_kmeans_of_fewer_different_points_than_clusters():
     one, all_in_it = kmeans(vectors[:1], 8)
     assert one.shape == (1, 2)
     assert all_in_it.tolist() == [0]
+
+
+def test_kmeans_of_more_points_than_it_looks_at(monkeypatch):
+    monkeypatch.setattr(clusters, "_MOST_POINTS", 50)
+    vectors = np.repeat(np.eye(4, dtype=np.float32), 100, axis=0)
+    centres, labels = kmeans(vectors, 4, seed=1)
+    assert len(centres) == 4
+    assert [len(set(part.tolist())) for part in labels.reshape(4, 100)] == [1, 1, 1, 1]
+    np.testing.assert_array_equal(labels, kmeans(vectors, 4, seed=1)[1])

@@ -15,7 +15,8 @@ from genmm_retriever.identifiers.keywords import content_words
 Labels = NDArray[np.int64]
 
 MOST_CLUSTERS = 128
-_MINI_BATCH_FROM = 30_000
+_MOST_POINTS = 16_384
+"""More points than this, 128 a cluster, move the centres no further; a sample is drawn."""
 _NAME_WORDS = 2
 _MOST_NAME_WORDS = 5
 
@@ -41,25 +42,36 @@ def kmeans(vectors: Vectors, k: int, *, seed: int = 0) -> tuple[Vectors, Labels]
     Returns:
         Centres [k, d] float32, and the cluster of every point [n].
     """
-    from sklearn.cluster import KMeans, MiniBatchKMeans
+    from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    k = min(k, len(np.unique(vectors.round(4), axis=0)) if k > 1 else 1)
+    k = min(k, _different(vectors, k))
     if k <= 1:
         return vectors.mean(axis=0, keepdims=True), np.zeros(len(vectors), dtype=np.int64)
-    if len(vectors) > _MINI_BATCH_FROM:
-        model = MiniBatchKMeans(k, n_init=3, batch_size=4096, random_state=seed)
-    else:
-        model = KMeans(k, n_init=1 if len(vectors) > 5000 else 4, random_state=seed)
+    sample = vectors
+    if len(vectors) > _MOST_POINTS:
+        chosen = np.random.default_rng(seed).choice(len(vectors), _MOST_POINTS, replace=False)
+        sample = vectors[np.sort(chosen)]
+    model = KMeans(k, n_init=1 if len(sample) > 4000 else 4, max_iter=50, random_state=seed)
     # Threads add up in the order in which they end, which moves the last bits of centres.
     with warnings.catch_warnings(), threadpool_limits(limits=1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", message=".*memory leak.*", category=UserWarning)
-        centres = model.fit(vectors).cluster_centers_.astype(np.float32)
+        centres = model.fit(sample).cluster_centers_.astype(np.float32)
     labels = nearest(vectors, centres)
     used, labels = np.unique(labels, return_inverse=True)
     return centres[used], labels.astype(np.int64)
+
+
+def _different(vectors: Vectors, enough: int) -> int:
+    """How many points differ, counted no further than `enough`."""
+    seen: set[bytes] = set()
+    for vector in vectors:
+        if len(seen) >= enough:
+            break
+        seen.add(vector.round(4).tobytes())
+    return len(seen)
 
 
 def nearest(vectors: Vectors, centres: Vectors) -> Labels:

@@ -114,7 +114,6 @@ def candidate_phrases(text: str, *, ngram: int = 2, limit: int = _MAX_PHRASES) -
         >>> candidate_phrases("Two dogs run through the wet grass.")
         ['two dogs', 'dogs', 'dogs run', 'run', 'wet', 'wet grass', 'grass']
     """
-    stops = stop_words()
     counts: Counter[str] = Counter()
     for run in _runs(text):
         useful = [is_content(word) or word in _NUMBERS for word in run]
