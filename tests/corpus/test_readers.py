@@ -99,7 +99,7 @@ def test_captions_are_ignored_unless_asked_for(tmp_path):
 def test_use_text_of_metadata_and_of_nothing(tmp_path):
     path = lines(tmp_path / "m.jsonl", {"id": "a", "image": "a.png", "metadata": {"alt": "hi"}})
     assert next(read_sources(path, use_text="alt")).text == "hi"
-    with pytest.raises(SourceError, match="no line .* has the field 'typo'"):
+    with pytest.raises(SourceError, match=r"no line .* has the field 'typo'"):
         list(read_sources(path, use_text="typo"))
 
 

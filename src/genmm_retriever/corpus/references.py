@@ -26,7 +26,7 @@ def is_uri(reference: str) -> bool:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a string can be written as UTF-8; one with lone surrogates cannot.
+    r"""Whether a string can be written as UTF-8; one with lone surrogates cannot.
 
     Examples:
         >>> is_unicode("caf\\u00e9"), is_unicode("caf\\udce9")
