@@ -22,6 +22,16 @@ def test_near_items_share_a_prefix():
     assert max(len(text.split()) for text in found) >= 2
 
 
+def test_one_identifier_a_leaf_and_item():
+    topics = ("dog snow mountain", "boat sea harbour", "guitar stage concert")
+    items = [[f"{topic} {number}"] for topic in topics for number in range(30, 55)]
+    scheme = NumericIdentifiers.fit(items, ENCODER)
+    ((first, second),) = scheme.assign(
+        [["dog snow mountain 31", "boat sea harbour 31", "dog snow mountain 31"]], taken=set()
+    )
+    assert first.split()[0] != second.split()[0]
+
+
 def test_leaves_are_small_where_items_differ():
     items = [[f"thing{number} other{number * 7}"] for number in range(300)]
     scheme = NumericIdentifiers.fit(items, ENCODER, clusters=4)

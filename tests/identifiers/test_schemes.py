@@ -132,16 +132,6 @@ def test_thousands_of_equal_captions(kind):
 
 
 @both
-def test_several_descriptions_several_identifiers(kind):
-    items = [
-        ["a brown dog runs", "snow on high mountains", "a brown dog runs"],
-        *([f"thing {word} here"] for word in "abcdefghijklmnopqrstuvwxyz"),
-    ]
-    found = SCHEMES[kind].fit(items, ENCODER).assign(items, taken=set())[0]
-    assert len(found) == 2
-
-
-@both
 def test_refuses_nothing_to_fit(kind):
     with pytest.raises(InputError, match="nothing to make identifiers for"):
         SCHEMES[kind].fit([], ENCODER)

@@ -46,6 +46,14 @@ def test_collisions_add_keywords_and_then_numbers():
     assert found[4] == found[2] + ", 3"
 
 
+def test_several_descriptions_several_identifiers_without_repetition():
+    items = [["a brown dog runs", "snow on high mountains", "a brown dog runs"]]
+    (found,) = StructuredIdentifiers.fit(items, ENCODER).assign(items, taken=set())
+    assert len(found) == 2
+    assert "brown" in found[0]
+    assert "mountains" in found[1]
+
+
 def test_a_freed_identifier_can_be_given_again():
     scheme, found = one_cluster(["a red boat", "a red boat"])
     taken = set(found)

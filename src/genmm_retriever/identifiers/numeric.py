@@ -94,7 +94,10 @@ class NumericIdentifiers:
         )
 
     def assign(self, descriptions: Sequence[Sequence[str]], *, taken: set[str]) -> list[list[str]]:
-        """Identifiers of items; see `Identifiers.assign`."""
+        """Identifiers of items; see `Identifiers.assign`.
+
+        Descriptions of one item that lead to the same leaf share an identifier.
+        """
         texts, counts = flatten(descriptions)
         paths = self._paths(self._encoder.get().encode(texts)) if texts else []
         out: list[list[str]] = []
