@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmm_retriever.identifiers.encoders import HashingEncoder, MiniLMEncoder
+from genmm_retriever.models.sentences import HashingEncoder, MiniLMEncoder
 from genmm_retriever.identifiers.keywords import (
     candidate_phrases,
     content_words,

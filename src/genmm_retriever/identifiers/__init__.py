@@ -2,7 +2,7 @@
 
 from genmm_retriever.identifiers.base import Identifiers
 from genmm_retriever.identifiers.clusters import class_tf_idf, cluster_count
-from genmm_retriever.identifiers.encoders import (
+from genmm_retriever.models.sentences import (
     HashingEncoder,
     MiniLMEncoder,
     SentenceEncoder,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from genmm_retriever.errors import InputError
-from genmm_retriever.identifiers.encoders import SentenceEncoder, default_encoder
+from genmm_retriever.models.sentences import SentenceEncoder, default_encoder
 from genmm_retriever.identifiers.keywords import words
 
 Arrays = dict[str, np.ndarray[Any, Any]]

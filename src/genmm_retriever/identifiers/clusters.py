@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from genmm_retriever.identifiers.encoders import Vectors
+from genmm_retriever.models.sentences import Vectors
 from genmm_retriever.identifiers.keywords import content_words
 
 Labels = NDArray[np.int64]

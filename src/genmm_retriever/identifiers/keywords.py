@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from genmm_retriever.identifiers.encoders import SentenceEncoder, Vectors
+from genmm_retriever.models.sentences import SentenceEncoder, Vectors
 
 # Marks are no word characters to `re`, yet many scripts write their vowels with them.
 _CHAR = "(?:[^\\W_]|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff\u0e00-\u0eff])"
@@ -169,7 +169,7 @@ def extract_keywords(
         Grootendorst, "KeyBERT", 2020, doi:10.5281/zenodo.4461265.
 
     Examples:
-        >>> from genmm_retriever.identifiers.encoders import HashingEncoder
+        >>> from genmm_retriever.models.sentences import HashingEncoder
         >>> extract_keywords(["a dog"], HashingEncoder())
         [['dog']]
     """

@@ -23,7 +23,7 @@ from genmm_retriever.identifiers.base import (
     free_number,
 )
 from genmm_retriever.identifiers.clusters import kmeans, nearest
-from genmm_retriever.identifiers.encoders import SentenceEncoder, Vectors
+from genmm_retriever.models.sentences import SentenceEncoder, Vectors
 
 _LEAF = 16
 _DEEPEST = 6

@@ -24,7 +24,7 @@ from genmm_retriever.identifiers.clusters import (
     kmeans,
     nearest,
 )
-from genmm_retriever.identifiers.encoders import SentenceEncoder, Vectors
+from genmm_retriever.models.sentences import SentenceEncoder, Vectors
 from genmm_retriever.identifiers.keywords import content_words, extract_keywords
 
 _EXTRA_KEYWORDS = 2

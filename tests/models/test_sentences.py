@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from genmm_retriever.errors import MissingExtraError, ModelError
-from genmm_retriever.identifiers import encoders
-from genmm_retriever.identifiers.encoders import HashingEncoder, MiniLMEncoder, SentenceEncoder
+from genmm_retriever.models import sentences as encoders
+from genmm_retriever.models.sentences import HashingEncoder, MiniLMEncoder, SentenceEncoder
 
 TEXTS = ["a dog", "", "\N{DOG FACE}", "a dog", "犬がいる", "word " * 10_000, "\ud800 lone", "a b c"]
 

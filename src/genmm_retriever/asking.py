@@ -1,0 +1,219 @@
+"""From a query to hits: decode identifiers, gather candidates, verify, fill up to k."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from genmm_retriever.building import TRIE_PREFIX
+from genmm_retriever.constraints.trie import TokenTrie
+from genmm_retriever.corpus.images import open_image
+from genmm_retriever.corpus.store import Description, IndexReader
+from genmm_retriever.decoding.aggregate import Candidate, aggregate
+from genmm_retriever.decoding.config import BeamConfig
+from genmm_retriever.decoding.search import constrained_beam_search
+from genmm_retriever.describing import identify_prompt
+from genmm_retriever.models.base import MLLM, ImagePart
+from genmm_retriever.schema import Evidence, GeneratedIdentifier, Hit, Item, Query
+from genmm_retriever.verification import (
+    CandidateView,
+    LikelihoodVerifier,
+    Parts,
+    QueryView,
+)
+
+_SHOWN_IDENTIFIERS = 3
+
+
+@dataclass
+class Trace:
+    """What happened on the way, for evaluation and explanation.
+
+    Attributes:
+        timings: Seconds of `encode`, `decode` and `verify`.
+        candidates: Ids of the first stage's candidates, best first, by query.
+    """
+
+    timings: dict[str, float] = field(default_factory=dict)
+    candidates: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Candidates of one query: rows, first-stage candidates (None: filled), descriptions."""
+
+    rows: list[int]
+    candidates: list[Candidate | None]
+    items: list[Item]
+    descriptions: list[list[Description]]
+
+
+class Asker:
+    """Answers queries over one generation of an index.
+
+    Args:
+        reader: The open index.
+        model: The model that the index was built with.
+        num_beams: Width of the search.
+        candidates: First-stage candidates that verification looks at.
+        budget: Candidates whose likelihood is computed.
+    """
+
+    def __init__(
+        self, reader: IndexReader, model: MLLM, *, num_beams: int, candidates: int, budget: int
+    ) -> None:
+        self.reader = reader
+        self.model = model
+        self.candidates = candidates
+        self.verifier = LikelihoodVerifier(model, budget=budget)
+        self.beam = BeamConfig(num_beams=num_beams, debias=self.verifier.calibration.debias)
+        names = [name for name in reader.arrays() if name.startswith(TRIE_PREFIX)]
+        arrays = {name.removeprefix(TRIE_PREFIX): reader.array(name) for name in names}
+        self.trie = TokenTrie.from_arrays(arrays)
+        # Deleted items stay in the trie until the next build; then they must be masked.
+        self._all_alive = len(np.unique(arrays["item_rows"])) == len(reader.live_rows())
+
+    def ask(
+        self, queries: Sequence[Query], k: int, *, verify: bool, trace: Trace
+    ) -> list[list[Hit]]:
+        """The k best items of each query, exactly k where so many match its filters."""
+        start = time.perf_counter()
+        views = [self._view(query) for query in queries]
+        subsets = [self._subset(query) for query in queries]
+        prompts = [identify_prompt(v.text, v.image, self.model) for v in views]
+        encoded = time.perf_counter()
+        hypotheses = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam)
+        found = [
+            self._gather(aggregate(some), subset, k)
+            for some, subset in zip(hypotheses, subsets, strict=True)
+        ]
+        decoded = time.perf_counter()
+        hits = [
+            self._verified(query, view, one, k) if verify else self._generated(query, one, k)
+            for query, view, one in zip(queries, views, found, strict=True)
+        ]
+        trace.candidates = [
+            [item.id for item, c in zip(one.items, one.candidates, strict=True) if c is not None]
+            for one in found
+        ]
+        trace.timings = {
+            "encode": encoded - start,
+            "decode": decoded - encoded,
+            "verify": time.perf_counter() - decoded,
+        }
+        return hits
+
+    def _view(self, query: Query) -> QueryView:
+        image = None
+        if query.image is not None:
+            opened = open_image(query.image)
+            features = self.model.encode_images([opened])
+            image = ImagePart(opened) if features is None else ImagePart(features=features[0])
+        return QueryView(text=(query.text or "").strip() or None, image=image)
+
+    def _subset(self, query: Query) -> np.ndarray | None:
+        chosen = self.reader.select(query.filters, query.kind)
+        if chosen is None and not self._all_alive:
+            return self.reader.live_rows()
+        return chosen
+
+    def _gather(
+        self, candidates: list[Candidate], subset: np.ndarray | None, k: int
+    ) -> _Found:
+        """The best candidates, filled from the rest of the subset where they are fewer than k."""
+        best: list[Candidate | None] = [*candidates[: max(self.candidates, k)]]
+        rows = [candidate.row for candidate in best if candidate is not None]
+        if len(rows) < k:
+            allowed = self.reader.live_rows() if subset is None else subset
+            rest = np.setdiff1d(allowed, np.array(rows, dtype=np.int64), assume_unique=True)
+            rows += rest[: k - len(rows)].tolist()
+            best += [None] * (len(rows) - len(best))
+        return _Found(rows, best, self.reader.items(rows), self.reader.descriptions(rows))
+
+    def _generated(self, query: Query, found: _Found, k: int) -> list[Hit]:
+        """Hits by the first stage alone; scores are a softmax over the candidates."""
+        scores = np.array([-math.inf if c is None else c.score for c in found.candidates])
+        if np.isfinite(scores).any():
+            weights = np.exp(scores - scores.max())
+            weights /= weights.sum()
+        else:
+            weights = np.zeros(len(scores))
+        return self._hits(query, found, weights, None, k)
+
+    def _verified(self, query: Query, view: QueryView, found: _Found, k: int) -> list[Hit]:
+        views = self._candidate_views(found)
+        probability, parts = self.verifier.verify(view, views, at_least=k)
+        return self._hits(query, found, probability, parts, k)
+
+    def _candidate_views(self, found: _Found) -> list[CandidateView]:
+        pictured = [i for i, item in enumerate(found.items) if item.kind == "image"]
+        features = self.reader.features([found.rows[i] for i in pictured]) if pictured else None
+        images: dict[int, ImagePart] = {}
+        for place, i in enumerate(pictured):
+            if features is not None:
+                images[i] = ImagePart(features=torch.from_numpy(np.array(features[place])))
+            else:
+                reference = found.items[i].image
+                assert reference is not None
+                images[i] = ImagePart(image=open_image(reference))
+        return [
+            CandidateView(
+                words=_words(item, described),
+                image=images.get(i),
+                generation=None if candidate is None else candidate.score,
+            )
+            for i, (item, described, candidate) in enumerate(
+                zip(found.items, found.descriptions, found.candidates, strict=True)
+            )
+        ]
+
+    def _hits(
+        self, query: Query, found: _Found, scores: np.ndarray, parts: Parts | None, k: int
+    ) -> list[Hit]:
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [
+            Hit(
+                item=found.items[i],
+                score=float(scores[i]),
+                rank=rank,
+                evidence=self._evidence(query, found, int(i), scores, parts),
+            )
+            for rank, i in enumerate(order, start=1)
+        ]
+
+    def _evidence(
+        self, query: Query, found: _Found, i: int, scores: np.ndarray, parts: Parts | None
+    ) -> Evidence:
+        candidate = found.candidates[i]
+        written = () if candidate is None else candidate.hypotheses[:_SHOWN_IDENTIFIERS]
+        known = {} if parts is None else {
+            name: float(values[i])
+            for name, values in (("likelihood", parts.likelihood), ("contrastive", parts.contrastive))
+            if not math.isnan(values[i])
+        }
+        return Evidence(
+            identifiers=tuple(
+                GeneratedIdentifier(
+                    text=self.model.decode(h.tokens).strip(), logprob=h.logprob, score=h.score
+                )
+                for h in written
+            ),
+            generation=None if candidate is None else candidate.score,
+            verification=None if parts is None else float(scores[i]),
+            parts=known,
+            filled=candidate is None,
+            caption=_words(found.items[i], found.descriptions[i]) or None,
+            rewritings=query.rewritings,
+        )
+
+
+def _words(item: Item, described: Sequence[Description]) -> str:
+    """The words an item is known by: its own text, or its first caption."""
+    if item.kind == "text" and item.text:
+        return item.text
+    return next((d.text for d in described), item.text or "")

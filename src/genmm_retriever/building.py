@@ -1,0 +1,281 @@
+"""From items to an index: features, descriptions, identifiers, trie; each step durable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from genmm_retriever.constraints.trie import TokenTrie
+from genmm_retriever.corpus.images import open_image
+from genmm_retriever.corpus.store import Description, IdentifierRecord, IndexWriter
+from genmm_retriever.describing import Describer, null_prompt, text_descriptions
+from genmm_retriever.errors import EmptyCorpusError, ImageError
+from genmm_retriever.identifiers import (
+    Identifiers,
+    NumericIdentifiers,
+    StructuredIdentifiers,
+    default_encoder,
+)
+from genmm_retriever.models.base import MLLM, ImagePart
+from genmm_retriever.schema import Item
+
+IMAGES_AT_ONCE = 16
+IDENTIFIERS_AT_ONCE = 256
+OBJECTS_LEAST = 0.15
+TRIE_PREFIX = "trie/"
+_SCHEMES: dict[str, type[StructuredIdentifiers] | type[NumericIdentifiers]] = {
+    "structured": StructuredIdentifiers,
+    "numeric": NumericIdentifiers,
+}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What building or adding did.
+
+    Args:
+        items: Items in the index afterwards.
+        added: New items.
+        replaced: Items whose content was replaced.
+        unchanged: Items that were there already.
+        skipped: Id and reason of each item that could not be used.
+    """
+
+    items: int
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Builder:
+    """Brings everything staged in a writer to the next generation.
+
+    Each batch is durable before the next one begins, so that a killed build goes on where it
+    was; what comes out does not depend on where it was killed.
+
+    Args:
+        writer: Holds the items.
+        model: Describes and identifies.
+        strict: Whether a broken picture ends the build instead of being skipped.
+        progress: Whether to show bars on stderr.
+    """
+
+    def __init__(
+        self, writer: IndexWriter, model: MLLM, *, strict: bool = False, progress: bool = True
+    ) -> None:
+        self.writer = writer
+        self.model = model
+        self.strict = strict
+        self.progress = progress
+        settings = writer.settings
+        self.describer = Describer(
+            model,
+            per_item=settings.identifiers_per_item,
+            max_new_tokens=32 if getattr(model, "prompt_style", "") == "builtin" else 80,
+            seed=settings.seed,
+        )
+
+    def run(self) -> int:
+        """Do what is pending and publish.
+
+        Returns:
+            The generation that is served now.
+
+        Raises:
+            ImageError: If `strict` and a picture is broken.
+            EmptyCorpusError: If nothing usable is left.
+        """
+        self._features()
+        self._descriptions()
+        self._identifiers()
+        if not len(self.writer.live_rows()):
+            reasons = [f"{name}: {reason}" for name, reason in self.writer.skipped()[:1]]
+            raise EmptyCorpusError(
+                "no item is left to index" + (f"; {reasons[0]}" if reasons else ""),
+                "give at least one picture that can be opened, or a text",
+            )
+        self._trie()
+        return self.writer.publish()
+
+    def _batches(self, rows: Sequence[T], size: int, what: str) -> Iterator[Sequence[T]]:
+        with tqdm(total=len(rows), desc=what, disable=not self.progress or not rows) as bar:
+            for start in range(0, len(rows), size):
+                batch = rows[start : start + size]
+                yield batch
+                bar.update(len(batch))
+
+    def _features(self) -> None:
+        """Keep features of pictures, if the model's are small enough to be kept."""
+        rows = self.writer.pending("features")
+        if not rows or self.model.encode_images([_tiny_picture()]) is None:
+            return
+        for batch in self._batches(rows, IMAGES_AT_ONCE, "looking"):
+            opened = list(self._opened(batch))
+            if opened:
+                features = self.model.encode_images([image for _, image in opened])
+                assert features is not None
+                self.writer.put_features([row for row, _ in opened], features.numpy())
+
+    def _opened(self, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Rows with their decoded pictures; broken ones are skipped, or end the build."""
+        for row, item in zip(rows, self.writer.items(rows), strict=True):
+            assert item.image is not None
+            try:
+                image = open_image(item.image)
+            except ImageError as error:
+                if self.strict:
+                    raise
+                self.writer.skip(row, str(error))
+                continue
+            yield row, image
+
+    def _descriptions(self) -> None:
+        rows = self.writer.pending("descriptions")
+        for batch in self._batches(rows, IMAGES_AT_ONCE, "describing"):
+            items = dict(zip(batch, self.writer.items(batch), strict=True))
+            pictures = self._pictures([row for row in batch if items[row].kind == "image"])
+            captions = self.describer.describe([part for _, part in pictures])
+            found: dict[int, list[Description]] = {
+                row: [Description(text, "model") for text in texts]
+                for (row, _), texts in zip(pictures, captions, strict=True)
+            }
+            for row, words in self._object_words(pictures):
+                found[row].append(Description(words, "objects"))
+            for row, item in items.items():
+                if item.kind == "image" and row not in found:
+                    continue  # skipped
+                found.setdefault(row, []).extend(self._own_words(item))
+            if found:
+                self.writer.put_descriptions(found)
+
+    def _pictures(self, rows: Sequence[int]) -> list[tuple[int, ImagePart]]:
+        if not rows:
+            return []
+        features = self.writer.features(rows)
+        if features is not None:
+            kept = torch.from_numpy(np.array(features))
+            return [(row, ImagePart(features=one)) for row, one in zip(rows, kept, strict=True)]
+        return [(row, ImagePart(image=image)) for row, image in self._opened(rows)]
+
+    def _object_words(
+        self, pictures: Sequence[tuple[int, ImagePart]]
+    ) -> Iterator[tuple[int, str]]:
+        """What the model's own classifier sees: words that no caption of its may have taught."""
+        see = getattr(self.model, "object_words", None)
+        if see is None or not pictures:
+            return
+        features = torch.stack([part.features for _, part in pictures if part.features is not None])
+        for (row, _), seen in zip(pictures, see(features, least=OBJECTS_LEAST), strict=True):
+            if seen:
+                yield row, ", ".join(name for name, _ in seen)
+
+    def _own_words(self, item: Item) -> list[Description]:
+        """The item's human text: all that a text item has, or `use_text` beside a picture."""
+        if not item.text:
+            return []
+        most = self.writer.settings.identifiers_per_item
+        return [Description(t, "text") for t in text_descriptions(item.text, per_item=most)]
+
+    def _identifiers(self) -> None:
+        rows = self.writer.pending("identifiers")
+        ready = [
+            (row, [d.text for d in described])
+            for row, described in zip(rows, self.writer.descriptions(rows), strict=True)
+            if described
+        ]
+        if not ready:
+            return
+        scheme = self._scheme([texts for _, texts in ready])
+        taken = {record.text for record in self.writer.identifiers()}
+        named = scheme.assign([texts for _, texts in ready], taken=taken)
+        pairs = [
+            (row, text) for (row, _), texts in zip(ready, named, strict=True) for text in texts
+        ]
+        null = null_prompt(self.model)
+        # Batches end at an item's end: an item's identifiers are put together.
+        for group in self._batches(_grouped(pairs), 1, "identifying"):
+            tokens = [
+                [*self.model.encode(text), self.model.eos_token_id] for _, text in group[0]
+            ]
+            scored = self.model.score([null] * len(tokens), tokens)
+            self.writer.put_identifiers(
+                [
+                    IdentifierRecord(row, text, tuple(ids), tuple(logprobs.tolist()))
+                    for (row, text), ids, logprobs in zip(group[0], tokens, scored, strict=True)
+                ]
+            )
+
+    def _scheme(self, descriptions: Sequence[Sequence[str]]) -> Identifiers:
+        """The scheme that the index was begun with, or one fitted on its first items."""
+        kind = _SCHEMES[self.writer.settings.identifiers]
+        state = self.writer.json("identifiers")
+        encoder = default_encoder()
+        if state is not None:
+            arrays = {name: self.writer.array(f"identifiers/{name}") for name in state["arrays"]}
+            kept = {name: np.asarray(a) for name, a in arrays.items() if a is not None}
+            return kind.from_state(kept, state["state"], encoder)
+        scheme = kind.fit(descriptions, encoder, seed=self.writer.settings.seed)
+        new_arrays, new_state = scheme.to_state()
+        for name, array in new_arrays.items():
+            self.writer.put_array(f"identifiers/{name}", array)
+        self.writer.put_json("identifiers", {"arrays": sorted(new_arrays), "state": new_state})
+        return scheme
+
+    def _trie(self) -> None:
+        records = self.writer.identifiers()
+        trie = TokenTrie.build(
+            [record.tokens for record in records],
+            np.array([record.row for record in records], dtype=np.int64),
+            [record.null_logprobs for record in records],
+        )
+        for name, array in trie.to_arrays().items():
+            self.writer.put_array(TRIE_PREFIX + name, array)
+
+
+def stage_and_build(
+    writer: IndexWriter,
+    items: Iterable[Item],
+    model: MLLM,
+    *,
+    replace: bool = False,
+    strict: bool = False,
+    progress: bool = True,
+) -> BuildReport:
+    """Take items into the writer's index and publish it.
+
+    Raises:
+        DuplicateIdError: If two items share an id.
+        EmptyCorpusError: If there is no usable item.
+    """
+    staged = writer.stage_items(items, replace=replace)
+    Builder(writer, model, strict=strict, progress=progress).run()
+    return BuildReport(
+        items=len(writer.live_rows()),
+        added=staged.added,
+        replaced=staged.replaced,
+        unchanged=staged.unchanged,
+        skipped=writer.skipped(),
+    )
+
+
+def _grouped(pairs: Sequence[tuple[int, str]]) -> list[list[tuple[int, str]]]:
+    groups: list[list[tuple[int, str]]] = []
+    for pair in pairs:
+        full = groups and len(groups[-1]) >= IDENTIFIERS_AT_ONCE
+        if not groups or (full and groups[-1][-1][0] != pair[0]):
+            groups.append([])
+        groups[-1].append(pair)
+    return groups
+
+
+def _tiny_picture() -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (8, 8))

@@ -1,0 +1,156 @@
+"""The builtin model behind the protocol of `genmm_retriever.models.base`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genmm_retriever.models.base import ImagePart, Prompt, TextPart
+from genmm_retriever.models.builtin.assembly import assembled_folder, read_settings
+from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
+from genmm_retriever.models.builtin.processing import GenmmBuiltinProcessor, pixel_values
+from genmm_retriever.models.builtin.text import answer_ids, prompt_ids
+from genmm_retriever.models.sentences import MiniLMEncoder
+from genmm_retriever.models.transformers_mllm import TransformersMLLM
+
+_IMAGES_AT_ONCE = 16
+
+
+class BuiltinMLLM(TransformersMLLM):
+    """The builtin model: cached picture features, its own short prompts, a contrastive head.
+
+    Args:
+        model: From the assembled folder.
+        processor: Likewise.
+        calibration: Weights of the verifier's parts, fitted after training.
+    """
+
+    prompt_style = "builtin"
+
+    def __init__(
+        self,
+        model: GenmmBuiltinForConditionalGeneration,
+        processor: GenmmBuiltinProcessor,
+        *,
+        name: str = "builtin",
+        calibration: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model, processor, name=name)
+        self.calibration = calibration or {}
+        self._sentences: MiniLMEncoder | None = None
+        self._ids = lru_cache(maxsize=4096)(self._prompt_ids)
+
+    @property
+    def sentences(self) -> MiniLMEncoder:
+        """The sentence encoder in front of the contrastive head; loaded on first use."""
+        if self._sentences is None:
+            self._sentences = MiniLMEncoder(device=str(self.device))
+        return self._sentences
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of an answer, in the spelling that answers were trained in."""
+        return answer_ids(self.tokenizer, text)
+
+    def _prompt_ids(self, parts: tuple[str | None, ...]) -> list[int]:
+        config = self.model.config
+        return prompt_ids(self.tokenizer, parts, config.image_token_id, config.image_seq_length)
+
+    def encode_prompt(self, prompt: Prompt) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` [1, L] and `image_features` [pictures, cells, dim]."""
+        texts = tuple(part.text if isinstance(part, TextPart) else None for part in prompt.parts)
+        ids = list(self._ids(texts))
+        if prompt.answer:
+            ids += self.encode(prompt.answer)
+        encoded = {
+            "input_ids": torch.tensor([ids]),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
+        }
+        pictures = [part for part in prompt.parts if isinstance(part, ImagePart)]
+        if pictures:
+            encoded["image_features"] = torch.stack([self._features(part) for part in pictures])
+        return encoded
+
+    def _features(self, part: ImagePart) -> Tensor:
+        if part.features is not None:
+            return part.features.float()
+        assert part.image is not None
+        return self.encode_images([part.image])[0].float()
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Grid features [len(images), cells, vision_dim], float16."""
+        size = self.model.config.image_size
+        parts = []
+        for start in range(0, len(images), _IMAGES_AT_ONCE):
+            pixels = pixel_values(images[start : start + _IMAGES_AT_ONCE], size)
+            parts.append(self.model.get_image_features(pixels.to(self.device)).half().cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def embed_images(self, features: Tensor) -> Tensor:
+        """Unit vectors [n, d] of grid features, by the contrastive head."""
+        features = features.to(self.device).float()
+        return self.model.contrastive.embed_images(features, self.model.model.classify(features))
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [n, d] of texts, by the contrastive head."""
+        vectors = torch.from_numpy(self.sentences.encode(list(texts))).to(self.device)
+        return self.model.contrastive.embed_texts(vectors)
+
+    @torch.no_grad()
+    def object_words(self, features: Tensor, *, least: float = 0.1) -> list[list[tuple[str, float]]]:
+        """What the picture's classifier sees, with its probability, likeliest first.
+
+        Args:
+            features: Grid features [n, cells, vision_dim].
+            least: Labels below this probability are left out.
+        """
+        from genmm_retriever.models.builtin.labels import label_names
+
+        names = label_names()
+        best, label = self.model.model.classify(features.to(self.device)).topk(5, dim=-1)
+        return [
+            [(names[i][0], p) for p, i in zip(probabilities, labels, strict=True) if p >= least]
+            for probabilities, labels in zip(best.tolist(), label.tolist(), strict=True)
+        ]
+
+
+def load_builtin(
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> BuiltinMLLM:
+    """Load the builtin model; the first time its weights are fetched and put together.
+
+    Args:
+        device: Where to run.
+        dtype: Of the language model; the small vision side stays in float32.
+        folder: An assembled folder to load instead of the cached one.
+        progress: Whether to say on stderr what is fetched.
+
+    Raises:
+        ModelNotFoundError: If the language model cannot be fetched.
+        MissingExtraError: If a package of the extra `builtin` is absent.
+        StorageError: If the cache cannot be written.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = folder or assembled_folder(progress=progress)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    calibration = read_settings().get("calibration")
+    return BuiltinMLLM(model.to(device), processor, calibration=calibration)

@@ -1,0 +1,441 @@
+"""`GenerativeMMRetriever`: the one class that most users need."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from genmm_retriever.corpus.readers import Source, read_sources
+from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter
+from genmm_retriever.errors import (
+    CapabilityError,
+    EmptyCorpusError,
+    InputError,
+    ModelError,
+    QueryError,
+)
+from genmm_retriever.schema import Hit, ImageRef, Kind, Query, Scalar
+
+if TYPE_CHECKING:
+    from genmm_retriever.asking import Asker
+    from genmm_retriever.building import BuildReport
+    from genmm_retriever.models.base import MLLM
+
+Verify = Literal["likelihood", "off"]
+VERIFIERS: tuple[str, ...] = ("likelihood", "off")
+MAX_K = 10_000
+
+
+class GenerativeMMRetriever:
+    """Finds pictures and passages by letting a multimodal language model write their names.
+
+    Open an index with `from_index`, or build one with `from_images`. A retriever may be used
+    from several threads; it sees what other processes add and delete at the next query. The
+    model is loaded when it is first needed.
+
+    Args:
+        path: Folder of a finished index.
+        model: A model object, a name, or None for the model that the index was built with.
+        k: Hits a query, unless asked otherwise.
+        verify: `"likelihood"` to check candidates by log p(query | candidate), `"off"` not to.
+        num_beams: Width of the constrained search.
+        candidates: First-stage candidates that are looked at.
+        budget: Candidates whose likelihood is computed.
+        device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
+
+    Raises:
+        IndexNotFoundError: If there is no finished index at `path`.
+        IndexDamagedError: If a file of it is missing or altered.
+        IndexVersionError: If a newer version wrote it.
+        InputError: If an option is out of range.
+
+    Attributes:
+        build_report: What `from_images` did; None for an opened index.
+        last_timings: Seconds of `encode`, `decode` and `verify` of the last call.
+        last_candidates: Ids of the first stage's candidates of the last call, by query.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: MLLM | str | None = None,
+        k: int = 10,
+        verify: str = "likelihood",
+        num_beams: int = 50,
+        candidates: int = 100,
+        budget: int = 24,
+        device: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.k = _checked_k(k)
+        self.verify = _checked_verify(verify)
+        for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
+            if value < 1:
+                raise InputError(f"{name} is {value}", "give at least 1")
+        self._options = {"num_beams": num_beams, "candidates": candidates, "budget": budget}
+        self._named = model
+        self._device = device
+        self._lock = threading.RLock()
+        self._model: MLLM | None = None
+        self._asker: Asker | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._reader = IndexReader.open(self.path)
+        self.build_report: BuildReport | None = None
+        self.last_timings: dict[str, float] = {}
+        self.last_candidates: list[list[str]] = []
+
+    @classmethod
+    def from_index(cls, path: str | os.PathLike[str], **options: Any) -> GenerativeMMRetriever:
+        """Open a finished index; options as for the class."""
+        return cls(path, **options)
+
+    @classmethod
+    def from_images(
+        cls,
+        source: Source | Sequence[Source],
+        *,
+        path: str | os.PathLike[str] | None = None,
+        model: MLLM | str = "builtin",
+        identifiers: Literal["structured", "numeric"] = "structured",
+        identifiers_per_item: int = 3,
+        items: Literal["images", "captions"] = "images",
+        use_text: str | None = None,
+        limit: int | None = None,
+        overwrite: bool = False,
+        strict: bool = False,
+        progress: bool = True,
+        seed: int = 0,
+        device: str | None = None,
+        **options: Any,
+    ) -> GenerativeMMRetriever:
+        """Build an index and open it; a build that was interrupted goes on.
+
+        Args:
+            source: Folders, pictures, JSONL or Parquet files, or items; one or several.
+            path: Folder of the index. None makes a temporary one, removed by `close`.
+            model: Describes and identifies; a name or a model object.
+            identifiers: `"structured"` (words) or `"numeric"` (for comparison).
+            identifiers_per_item: Captions, and so doors, of an item.
+            items: `"captions"` makes each caption of captioned lines a text item.
+            use_text: A field of human text to index beside the picture.
+            limit: Most items to read.
+            overwrite: Replace an index at `path`.
+            strict: Refuse a broken picture instead of skipping it.
+            progress: Show progress on stderr.
+            seed: Of captions and clusters.
+            device: Where to run the model.
+            **options: Further options of the class (k, verify, num_beams, ...).
+
+        Raises:
+            EmptyCorpusError: If there is nothing to index.
+            SourceError: If a source cannot be read.
+            DuplicateIdError: If two items share an id.
+            ImageError: If `strict` and a picture is broken.
+            InputError: If `path` holds something else, or was begun with other settings.
+            StorageError: If the disk is full or cannot be written.
+        """
+        from genmm_retriever.building import stage_and_build
+        from genmm_retriever.describing import PROMPT_VERSION
+
+        found = _first_of(read_sources(source, items=items, use_text=use_text, limit=limit))
+        loaded = _load(model, device)
+        settings = IndexSettings(
+            model=loaded.name,
+            model_fingerprint=loaded.fingerprint,
+            identifiers=identifiers,
+            identifiers_per_item=identifiers_per_item,
+            items=items,
+            use_text=use_text,
+            prompt_version=PROMPT_VERSION,
+            seed=seed,
+        )
+        temporary = tempfile.TemporaryDirectory(prefix="genmm-") if path is None else None
+        where = Path(temporary.name) / "index" if temporary else Path(path or "")
+        with IndexWriter.create(where, settings, overwrite=overwrite) as writer:
+            report = stage_and_build(writer, found, loaded, strict=strict, progress=progress)
+        retriever = cls(where, model=loaded, device=device, **options)
+        retriever.build_report = report
+        retriever._temporary = temporary
+        return retriever
+
+    build = from_images
+    open = from_index
+
+    def __enter__(self) -> GenerativeMMRetriever:
+        """The retriever itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Release the index; a temporary one is removed."""
+        with self._lock:
+            self._reader.close()
+            self._asker = None
+            if self._temporary is not None:
+                self._temporary.cleanup()
+                self._temporary = None
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self._reader)
+
+    @property
+    def settings(self) -> IndexSettings:
+        """How the index was made."""
+        return self._reader.settings
+
+    @property
+    def model(self) -> MLLM:
+        """The model, loaded on first use.
+
+        Raises:
+            ModelError: If it is not the one that the index was built with.
+        """
+        with self._lock:
+            if self._model is None:
+                self._model = _checked_model(
+                    _load(self._named or self.settings.model, self._device), self.settings
+                )
+            return self._model
+
+    def retrieve(
+        self,
+        query: str | Query | None = None,
+        *,
+        k: int | None = None,
+        image: ImageRef | None = None,
+        filters: dict[str, Scalar | list[Scalar]] | None = None,
+        kind: Kind | None = None,
+        verify: str | None = None,
+    ) -> list[Hit]:
+        """The k items that answer a query best.
+
+        Args:
+            query: Words, or a whole `Query`; None for a picture alone.
+            k: Exactly so many hits come back if so many items match the filters.
+            image: A query picture, beside words or instead of them.
+            filters: Metadata that hits must have.
+            kind: Only pictures, or only texts.
+            verify: Overrides the retriever's.
+
+        Returns:
+            Hits, best first; `Hit.score` says what the score is.
+
+        Raises:
+            QueryError: If the query is empty or k out of range.
+            ImageError: If the query picture cannot be opened.
+        """
+        whole = _as_query(query, image=image, filters=filters, kind=kind)
+        return self.retrieve_batch([whole], k=k, verify=verify)[0]
+
+    def retrieve_batch(
+        self,
+        queries: Sequence[str | Query],
+        *,
+        k: int | None = None,
+        verify: str | None = None,
+    ) -> list[list[Hit]]:
+        """Answer several queries in one decode; see `retrieve`."""
+        from genmm_retriever.asking import Trace
+
+        asked = [_as_query(query) for query in queries]
+        k = self.k if k is None else _checked_k(k)
+        verify = self.verify if verify is None else _checked_verify(verify)
+        if not asked:
+            return []
+        with self._lock:
+            trace = Trace()
+            hits = self._current().ask(asked, k, verify=verify != "off", trace=trace)
+            self.last_timings = trace.timings
+            self.last_candidates = trace.candidates
+            return hits
+
+    async def aretrieve(
+        self,
+        query: str | Query | None = None,
+        *,
+        k: int | None = None,
+        image: ImageRef | None = None,
+        filters: dict[str, Scalar | list[Scalar]] | None = None,
+        kind: Kind | None = None,
+        verify: str | None = None,
+    ) -> list[Hit]:
+        """As `retrieve`, in a worker thread: the event loop is never blocked."""
+        return await asyncio.to_thread(
+            self.retrieve, query, k=k, image=image, filters=filters, kind=kind, verify=verify
+        )
+
+    def add(
+        self,
+        source: Source | Sequence[Source],
+        *,
+        replace: bool = False,
+        strict: bool = False,
+        progress: bool = True,
+    ) -> BuildReport:
+        """Add items, or with `replace` also exchange those whose ids are there already.
+
+        Readers, this one included, see all of it or nothing.
+
+        Raises:
+            DuplicateIdError: If an id is there already and `replace` is false.
+            EmptyCorpusError: If the source is empty.
+            IndexLockedError: If another process is writing.
+        """
+        from genmm_retriever.building import stage_and_build
+
+        settings = self.settings
+        found = _first_of(read_sources(source, items=settings.items, use_text=settings.use_text))
+        with self._lock:
+            with IndexWriter.open(self.path) as writer:
+                report = stage_and_build(
+                    writer, found, self.model, replace=replace, strict=strict, progress=progress
+                )
+            self._refresh()
+        return report
+
+    def delete(self, ids: str | Iterable[str]) -> int:
+        """Delete items by id; needs no model and is immediate.
+
+        Returns:
+            The number of items deleted.
+
+        Raises:
+            InputError: If an id is unknown; then nothing is deleted.
+        """
+        with self._lock:
+            with IndexWriter.open(self.path) as writer:
+                count = writer.delete(ids)
+                writer.publish()
+            self._refresh()
+        return count
+
+    def info(self) -> dict[str, Any]:
+        """Counts, model and settings; does not load the model."""
+        with self._lock:
+            self._refresh()
+            settings = self.settings.model_dump(mode="json")
+            settings["item_kind"] = settings.pop("items")
+            settings["identifier_kind"] = settings.pop("identifiers")
+            counts = self._reader.counts()
+            return {"path": str(self.path), **counts, **settings}
+
+    def explain(self, query: str | Query, *, k: int = 3) -> str:
+        """How the answer came about, as text for people."""
+        lines = []
+        for hit in self.retrieve(query, k=k):
+            evidence = hit.evidence
+            lines.append(f"{hit.rank}. {hit.item.id}  score {hit.score:.3f}")
+            if evidence.caption:
+                lines.append(f"   known as   {evidence.caption}")
+            for written in evidence.identifiers:
+                lines.append(
+                    f"   written    {written.text!r}  log p {written.logprob:.2f}, "
+                    f"debiased {written.score:.2f}"
+                )
+            if evidence.filled:
+                lines.append("   filled     no generated identifier led here")
+            lines += [f"   {name:<10} {value:.3f}" for name, value in evidence.parts.items()]
+        return "\n".join(lines)
+
+    def _current(self) -> Asker:
+        """The asker over the newest generation."""
+        from genmm_retriever.asking import Asker
+
+        self._refresh()
+        if self._asker is None:
+            self._asker = Asker(self._reader, self.model, **self._options)
+        return self._asker
+
+    def _refresh(self) -> None:
+        if self._reader.is_stale():
+            newer = IndexReader.open(self.path)
+            self._reader.close()
+            self._reader = newer
+            self._asker = None
+
+
+def _first_of(items: Iterable[Any]) -> Iterable[Any]:
+    """The same items; fails before a model is loaded if there is none or the first is broken."""
+    iterator = iter(items)
+    try:
+        first = next(iterator)
+    except StopIteration:
+        raise EmptyCorpusError(
+            "the source holds no item", "give a folder with pictures, or a JSONL with lines"
+        ) from None
+
+    def chained() -> Iterable[Any]:
+        yield first
+        yield from iterator
+
+    return chained()
+
+
+def _load(model: MLLM | str, device: str | None) -> MLLM:
+    from genmm_retriever.models.base import MLLM
+    from genmm_retriever.models.loading import load_model
+
+    loaded = load_model(model, device=device) if isinstance(model, str) else model
+    if not isinstance(loaded, MLLM):
+        raise CapabilityError(
+            f"{type(loaded).__name__} gives no token log-probabilities",
+            "constrained decoding needs a local model; name one by its hub name or path",
+        )
+    return loaded
+
+
+def _checked_model(model: MLLM, settings: IndexSettings) -> MLLM:
+    if model.fingerprint != settings.model_fingerprint:
+        raise ModelError(
+            f"the index was built with other weights than those of {model.name!r}",
+            f"name the model it was built with ({settings.model!r}), or build it again",
+        )
+    return model
+
+
+def _as_query(
+    query: str | Query | None,
+    *,
+    image: ImageRef | None = None,
+    filters: dict[str, Scalar | list[Scalar]] | None = None,
+    kind: Kind | None = None,
+) -> Query:
+    if isinstance(query, Query):
+        if image is None and filters is None and kind is None:
+            return query
+        changes = {"image": image, "filters": filters, "kind": kind}
+        return query.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    if image is None and not (query and query.strip()):
+        raise QueryError("the query is empty", "give some words, a picture, or both")
+    return Query(text=query, image=image, filters=filters or {}, kind=kind)
+
+
+def _checked_k(k: int) -> int:
+    if not 1 <= k <= MAX_K:
+        raise QueryError(f"k is {k}", f"give a number from 1 to {MAX_K}")
+    return k
+
+
+def _checked_verify(verify: str) -> str:
+    if verify not in VERIFIERS:
+        raise InputError(f"there is no verifier {verify!r}", f"one of {', '.join(VERIFIERS)}")
+    return verify
+
+
+

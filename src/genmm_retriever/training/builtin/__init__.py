@@ -1,0 +1,1 @@
+"""Training of the builtin model's projector, adapter and contrastive head."""
