@@ -126,7 +126,7 @@ class Changes(RuleBasedStateMachine):
         self.place.cleanup()
 
 
-Changes.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+Changes.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
 
 
 def test_changes_equal_a_dict():

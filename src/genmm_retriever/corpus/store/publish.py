@@ -94,7 +94,8 @@ def _write_items(tables: Tables, path: Path, require: Stage | None) -> dict[str,
                     )
                 )
         run("BEGIN")
-        run(f"CREATE TEMP TABLE winners AS {winners_sql(require)} ORDER BY 1")
+        run("CREATE TEMP TABLE winners(row INTEGER PRIMARY KEY)")
+        run(f"INSERT INTO winners {winners_sql(require)}")
         for name in ROW_TABLES:
             order = "row, n" if name == "identifiers" else "row"
             order = "key, value, row" if name == "metadata" else order

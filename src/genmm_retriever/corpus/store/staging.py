@@ -101,7 +101,8 @@ class Staging:
         """Make a publication the new base: drop what it superseded, count changes anew."""
         self.manifest = Manifest.read(self.folder)
         with self.transaction() as tables:
-            tables.run(f"CREATE TEMP TABLE settled AS {winners_sql(require)}")
+            tables.run("CREATE TEMP TABLE settled(row INTEGER PRIMARY KEY)")
+            tables.run(f"INSERT INTO settled {winners_sql(require)}")
             old = (
                 "SELECT o.row FROM items o WHERE EXISTS (SELECT 1 FROM settled s "
                 "JOIN items w ON w.row = s.row WHERE w.id = o.id AND w.row > o.row)"
