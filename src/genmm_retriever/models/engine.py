@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from genmm_retriever.errors import InputError
-from genmm_retriever.models.base import DecodingState
+from genmm_retriever.models.base import DecodingState, log_softmax_at
 from genmm_retriever.models.caches import gather, is_gatherable
 from genmm_retriever.models.forwarding import ForwardPass
 from genmm_retriever.models.rendering import pack
@@ -148,9 +148,8 @@ class RowEngine:
             whole = [[*start, *tail] for start, tail in zip(starts, tails, strict=True)]
             scores = self.score_packed(prompts, whole)
             return [s[len(start) :] for s, start in zip(scores, starts, strict=True)]
-        first = torch.log_softmax(state.logits.float(), -1)[
-            parents, torch.tensor([tail[0] for tail in tails], device=self.device)
-        ]
+        heads = torch.tensor([tail[0] for tail in tails], device=self.device)
+        first = log_softmax_at(state.logits, parents, heads)
         scores = [first[i : i + 1] for i in range(len(tails))]
         # Tails of one token are known already; the others are run without their last token.
         longer = [i for i, tail in enumerate(tails) if len(tail) > 1]
