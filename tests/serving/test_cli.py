@@ -138,6 +138,7 @@ def test_index_reports_what_was_skipped(genmm, words, tmp_path):
         "strict": True,
         "progress": False,
         "seed": 0,
+        "device": None,
     }
     code, out, err = genmm("index", "a.png", "-o", output)
     assert code == 0

@@ -10,10 +10,10 @@ import typer
 
 from ..errors import IndexDamagedError
 from .console import Console, command, printable
-from .options import Identifiers, IndexPath, Items, Limit, Sources, Strict, UseText
+from .options import Device, Identifiers, IndexPath, Items, Limit, Sources, Strict, UseText
 
 if TYPE_CHECKING:
-    from ..retriever import BuildReport
+    from ..building import BuildReport
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +50,7 @@ def index(
     ] = False,
     strict: Strict = False,
     seed: Annotated[int, typer.Option(help="Of sampling and clustering.")] = 0,
+    device: Device = None,
 ) -> None:
     """Build an index; an interrupted build goes on where it stopped."""
     from ..retriever import GenerativeMMRetriever
@@ -68,6 +69,7 @@ def index(
         strict=strict,
         progress=console.progress,
         seed=seed,
+        device=device,
     ) as retriever:
         report = retriever.build_report
     _print_report(console, output, report, time.perf_counter() - start)
