@@ -75,9 +75,11 @@ class Builder:
         self.strict = strict
         self.progress = progress
         settings = writer.settings
+        self.most = settings.identifiers_per_item
         self.describer = Describer(
             model,
-            per_item=settings.identifiers_per_item,
+            # One of the doors is left to the object words.
+            per_item=max(1, self.most - hasattr(model, "object_words")),
             max_new_tokens=32 if getattr(model, "prompt_style", "") == "builtin" else 80,
             seed=settings.seed,
         )
@@ -142,16 +144,15 @@ class Builder:
             items = dict(zip(batch, self.writer.items(batch), strict=True))
             pictures = self._pictures([row for row in batch if items[row].kind == "image"])
             captions = self.describer.describe([part for _, part in pictures])
-            found: dict[int, list[Description]] = {
-                row: [Description(text, "model") for text in texts]
-                for (row, _), texts in zip(pictures, captions, strict=True)
-            }
-            for row, words in self._object_words(pictures):
-                found[row].append(Description(words, "objects"))
+            objects = dict(self._object_words(pictures))
+            found: dict[int, list[Description]] = {}
+            for (row, _), texts in zip(pictures, captions, strict=True):
+                seen = [Description(text, "model") for text in texts]
+                others = [*objects.get(row, []), *self._own_words(items[row])]
+                found[row] = [*seen[:1], *others, *seen[1:]][: self.most]
             for row, item in items.items():
-                if item.kind == "image" and row not in found:
-                    continue  # skipped
-                found.setdefault(row, []).extend(self._own_words(item))
+                if item.kind == "text":
+                    found[row] = self._own_words(item)
             if found:
                 self.writer.put_descriptions(found)
 
@@ -166,7 +167,7 @@ class Builder:
 
     def _object_words(
         self, pictures: Sequence[tuple[int, ImagePart]]
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Iterator[tuple[int, list[Description]]]:
         """What the model's own classifier sees: words that no caption of its may have taught."""
         see = getattr(self.model, "object_words", None)
         if see is None or not pictures:
@@ -174,13 +175,13 @@ class Builder:
         features = torch.stack([part.features for _, part in pictures if part.features is not None])
         for (row, _), seen in zip(pictures, see(features, least=OBJECTS_LEAST), strict=True):
             if seen:
-                yield row, ", ".join(name for name, _ in seen)
+                yield row, [Description(", ".join(name for name, _ in seen), "objects")]
 
     def _own_words(self, item: Item) -> list[Description]:
         """The item's human text: all that a text item has, or `use_text` beside a picture."""
         if not item.text:
             return []
-        most = self.writer.settings.identifiers_per_item
+        most = self.most if item.kind == "text" else max(1, self.most // 2)
         return [Description(t, "text") for t in text_descriptions(item.text, per_item=most)]
 
     def _identifiers(self) -> None:

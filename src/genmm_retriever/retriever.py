@@ -79,6 +79,7 @@ class GenerativeMMRetriever:
         for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
             if value < 1:
                 raise InputError(f"{name} is {value}", "give at least 1")
+        self.candidates = candidates
         self._options = {"num_beams": num_beams, "candidates": candidates, "budget": budget}
         self._named = model
         self._device = device
@@ -104,7 +105,7 @@ class GenerativeMMRetriever:
         path: str | os.PathLike[str] | None = None,
         model: MLLM | str = "builtin",
         identifiers: Literal["structured", "numeric"] = "structured",
-        identifiers_per_item: int = 3,
+        identifiers_per_item: int = 4,
         items: Literal["images", "captions"] = "images",
         use_text: str | None = None,
         limit: int | None = None,
@@ -122,7 +123,7 @@ class GenerativeMMRetriever:
             path: Folder of the index. None makes a temporary one, removed by `close`.
             model: Describes and identifies; a name or a model object.
             identifiers: `"structured"` (words) or `"numeric"` (for comparison).
-            identifiers_per_item: Captions, and so doors, of an item.
+            identifiers_per_item: Most descriptions, and so doors, of an item.
             items: `"captions"` makes each caption of captioned lines a text item.
             use_text: A field of human text to index beside the picture.
             limit: Most items to read.

@@ -1,1 +1,5 @@
-"""Training of the builtin model's projector, adapter and contrastive head."""
+"""Training of the builtin model: projector, adapter and contrastive head."""
+
+from genmm_retriever.training.builtin.train import train
+
+__all__ = ["train"]

@@ -34,7 +34,7 @@ def train_contrastive(
     head: ContrastiveHead,
     data: ContrastiveData,
     *,
-    epochs: int = 16,
+    epochs: int = 10,
     batch: int = 1024,
     learning_rate: float = 1e-3,
     seed: int = 0,

@@ -105,7 +105,8 @@ def run_stage(learner: Learner, stage: Stage, losses: Iterator[StepLoss], folder
     learner.model.train()
     bar = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, disable=not progress, mininterval=10)
     step = first
-    for step in bar:
+    for done_before in bar:
+        step = done_before
         share = step / stage.steps
         if stage.minutes is not None:
             share = max(share, (time.monotonic() - start) / (60 * stage.minutes))
@@ -122,7 +123,9 @@ def run_stage(learner: Learner, stage: Stage, losses: Iterator[StepLoss], folder
         for name, value in metrics.items():
             means[name] = value if name not in means else 0.98 * means[name] + 0.02 * value
         bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()}, refresh=False)
-        if (step + 1) % stage.save_every == 0:
-            checkpoint.save(place, learner.trainable, optimiser, {"step": step + 1, "means": means, "finished": False})
-    checkpoint.save(place, learner.trainable, optimiser, {"step": step + 1, "means": means, "finished": True})
+        step = done_before + 1
+        if step % stage.save_every == 0:
+            checkpoint.save(place, learner.trainable, optimiser, {"step": step, "means": means, "finished": False})
+    means["steps"] = step
+    checkpoint.save(place, learner.trainable, optimiser, {"step": step, "means": means, "finished": True})
     return means

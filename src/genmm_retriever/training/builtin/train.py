@@ -1,0 +1,229 @@
+"""`genmm train builtin`: from captioned pictures to the weights that the package ships."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from genmm_retriever.corpus.images import open_image
+from genmm_retriever.errors import SourceError
+from genmm_retriever.identifiers import StructuredIdentifiers
+from genmm_retriever.models.builtin.assembly import HEAD_FILE, untrained
+from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
+from genmm_retriever.models.builtin.processing import pixel_values
+from genmm_retriever.models.builtin.smollm2 import fetch_gguf
+from genmm_retriever.models.sentences import MiniLMEncoder
+from genmm_retriever.training.builtin.card import model_card
+from genmm_retriever.training.builtin.contrastive import ContrastiveData, train_contrastive
+from genmm_retriever.training.builtin.data import CaptionedImages, read_captioned
+from genmm_retriever.training.builtin.examples import IdentifierExamples, nearest_pictures
+from genmm_retriever.training.builtin.stages import Curriculum
+from genmm_retriever.training.builtin.trainer import Learner, Stage, run_stage
+
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+_BATCH = 32
+_CAPTIONING_SHARE = 0.5
+_NEIGHBOURS = 30
+
+
+def train(
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    minutes: float | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train projector, adapter and contrastive head; an interrupted run goes on.
+
+    Captioning comes first, then look-alike pictures are told apart by their likelihoods
+    while queries are mapped to identifiers. Everything in progress lies in `output / "work"`.
+
+    Args:
+        sources: Captioned-images JSONL files.
+        output: Folder of the weights, the settings and the model card.
+        minutes: Time for the two stages of the language model; None for all steps.
+        limit: Most pictures.
+        seed: Of all choices.
+        device: Where to train; by default a GPU if there is one.
+        progress: Show bars on stderr.
+
+    Returns:
+        Figures of the training.
+
+    Raises:
+        SourceError: If a source cannot be read or holds no caption.
+    """
+    from genmm_retriever.models.loading import pick_device
+
+    work = output / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    where = pick_device(device)
+    torch.manual_seed(seed)
+    model, processor = untrained(fetch_gguf(progress=progress))
+    data = load_data(sources, model, work, limit=limit, progress=progress)
+    _start_at_word_scale(model)
+    figures: dict[str, Any] = {"pictures": len(data), "captions": sum(map(len, data.captions))}
+    figures["contrastive_loss"] = _contrastive(model, data, work, seed, progress)
+    adapter = add_adapter(model)
+    model.model.language_model.to(torch.bfloat16)
+    model.lm_head.weight = model.model.get_input_embeddings().weight
+    learner = Learner(model, where)
+    curriculum = Curriculum(data, processor.tokenizer, model.config, seed)
+    share = None if minutes is None else minutes * _CAPTIONING_SHARE
+    stage = Stage("captioning", steps=2000, minutes=share)
+    figures["captioning"] = run_stage(
+        learner, stage, curriculum.captioning(8), work, progress=progress
+    )
+    rest = None if minutes is None else minutes * (1 - _CAPTIONING_SHARE)
+    stage = Stage(
+        "telling-apart", steps=1000, minutes=rest, learning_rate=3e-4, projector_rate=5e-4
+    )
+    examples = IdentifierExamples(
+        data, _identifiers(data, work, seed), processor.tokenizer, model.config
+    )
+    near = _neighbours(model, data)
+    steps = curriculum.discriminative(2, 6, near.numpy(), examples)
+    figures["telling_apart"] = run_stage(learner, stage, steps, work, progress=progress)
+    export(model, adapter, output)
+    (output / "MODEL_CARD.md").write_text(model_card(sources, figures), encoding="utf-8")
+    return figures
+
+
+def load_data(
+    sources: Sequence[Path],
+    model: GenmmBuiltinForConditionalGeneration,
+    work: Path,
+    *,
+    limit: int | None,
+    progress: bool,
+) -> CaptionedImages:
+    """Read the sources and compute features once; a half-filled cache is filled up."""
+    paths: list[Path] = []
+    captions: list[list[str]] = []
+    for source in sources:
+        some_paths, some_captions = read_captioned(source)
+        paths += some_paths[: None if limit is None else limit - len(paths)]
+        captions += some_captions[: None if limit is None else limit - len(captions)]
+    if not paths:
+        raise SourceError("the sources hold no captioned picture", "give a JSONL with captions")
+    config = model.config
+    shape = (len(paths), config.grid**2, config.vision_dim)
+    key = hashlib.sha256("\n".join([str(shape), *map(str, paths)]).encode()).hexdigest()[:16]
+    cache, note = work / f"features-{key}.npy", work / f"features-{key}.json"
+    done = json.loads(note.read_text())["done"] if note.is_file() and cache.is_file() else 0
+    mode: Any = "r+" if done else "w+"
+    features = np.lib.format.open_memmap(cache, mode=mode, dtype=np.float16, shape=shape)
+    model.eval()
+    for start in tqdm(range(done, len(paths), _BATCH), desc="looking", disable=not progress):
+        batch = [open_image(path) for path in paths[start : start + _BATCH]]
+        with torch.no_grad():
+            found = model.get_image_features(pixel_values(batch, config.image_size))
+        features[start : start + _BATCH] = found.half().numpy()
+        features.flush()
+        note.write_text(json.dumps({"done": start + len(batch)}))
+    return CaptionedImages(paths, captions, features)
+
+
+def _start_at_word_scale(model: GenmmBuiltinForConditionalGeneration) -> None:
+    """Visual tokens begin at the scale of word embeddings, which the language model expects."""
+    scale = float(model.model.get_input_embeddings().weight.float().std())  # type: ignore[operator]
+    down = model.model.projector.down
+    torch.nn.init.normal_(down.weight, std=1.5 * scale / down.in_features**0.5)
+    torch.nn.init.zeros_(down.bias)
+
+
+def add_adapter(model: GenmmBuiltinForConditionalGeneration) -> Any:
+    """Put LoRA layers into the language model; the PEFT model that can save them."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0, target_modules=LORA_TARGETS)
+    return get_peft_model(model.model.language_model, config)
+
+
+def _probabilities(model: GenmmBuiltinForConditionalGeneration, features: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model.model.classify(part) for part in features.split(512)])
+
+
+def _contrastive(
+    model: GenmmBuiltinForConditionalGeneration,
+    data: CaptionedImages,
+    work: Path,
+    seed: int,
+    progress: bool,
+) -> float:
+    """Train the head, or take the one that an earlier run trained."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    path = work / "contrastive.safetensors"
+    if path.is_file():
+        model.contrastive.load_state_dict(load_file(path))
+        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            return float(file.metadata()["loss"])
+    features = torch.from_numpy(np.array(data.features)).float()
+    texts = [text for some in data.captions for text in some]
+    owner = np.repeat(np.arange(len(data)), [len(some) for some in data.captions])
+    sentences = torch.from_numpy(MiniLMEncoder().encode(texts))
+    loss = train_contrastive(
+        model.contrastive,
+        ContrastiveData(features, _probabilities(model, features), sentences, owner),
+        seed=seed,
+        progress=progress,
+    )
+    tensors = {name: value.contiguous() for name, value in model.contrastive.state_dict().items()}
+    save_file(tensors, path, metadata={"loss": str(loss)})
+    return loss
+
+
+def _identifiers(data: CaptionedImages, work: Path, seed: int) -> list[list[str]]:
+    """Identifiers of the human captions of each picture, made once."""
+    path = work / "identifiers.json"
+    if path.is_file():
+        kept: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))
+        if len(kept) == len(data):
+            return kept
+    encoder = MiniLMEncoder()
+    scheme = StructuredIdentifiers.fit(data.captions, encoder, seed=seed)
+    found = scheme.assign(data.captions, taken=set())
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(found), encoding="utf-8")
+    temporary.replace(path)
+    return found
+
+
+def _neighbours(model: GenmmBuiltinForConditionalGeneration, data: CaptionedImages) -> Tensor:
+    """The pictures that the contrastive head confuses most with each."""
+    features = torch.from_numpy(np.array(data.features)).float()
+    with torch.no_grad():
+        head = model.contrastive.cpu().eval()
+        vectors = head.embed_images(features, _probabilities(model, features))
+    return nearest_pictures(vectors, count=min(_NEIGHBOURS, len(data) - 1))
+
+
+def export(model: GenmmBuiltinForConditionalGeneration, adapter: Any, output: Path) -> None:
+    """Write what ships: projector, object words and contrastive head, and the PEFT adapter."""
+    derived = ("contrastive.label_vectors", "model.objects.label_tokens")
+    head = {
+        name: value.detach().to(torch.float16).contiguous()
+        for name, value in model.state_dict().items()
+        if name.startswith(("model.projector.", "model.objects.", "contrastive."))
+        and name not in derived
+    }
+    save_file(head, output / HEAD_FILE)
+    for value in (p for n, p in model.named_parameters() if "lora_" in n):
+        value.data = value.data.to(torch.float16)
+    adapter.save_pretrained(str(output), safe_serialization=True)
+    (output / "README.md").unlink(missing_ok=True)  # PEFT's template; ours is MODEL_CARD.md
