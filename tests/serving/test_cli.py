@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -157,6 +158,33 @@ def test_add_and_delete(genmm, index, words):
     code, out, err = genmm("delete", index, "no such id")
     assert (code, out) == (2, "")
     assert "'no such id'" in err
+
+
+def test_train_hands_its_options_on(genmm, monkeypatch, tmp_path):
+    seen = {}
+
+    def train(sources, output, **options):
+        seen.update(options, sources=[source.name for source in sources], output=output)
+        return {"pictures": 3}
+
+    module = types.ModuleType("genmm_retriever.training.builtin")
+    module.train = train
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    code, out, err = genmm(
+        *("train", "builtin", "a.jsonl", "b.jsonl", "-o", tmp_path, "--minutes", "1.5"),
+        *("--limit", 7, "--seed", 3, "--device", "cpu", "--json", "-q"),
+    )
+    assert code == 0, err
+    assert json.loads(out) == {"output": str(tmp_path), "pictures": 3}
+    assert seen == {
+        "sources": ["a.jsonl", "b.jsonl"],
+        "output": tmp_path,
+        "minutes": 1.5,
+        "limit": 7,
+        "seed": 3,
+        "device": "cpu",
+        "progress": False,
+    }
 
 
 def test_names_that_no_terminal_can_show(genmm, words, tmp_path):

