@@ -39,7 +39,11 @@ class WordRetriever:
         found.path.mkdir(parents=True, exist_ok=True)
         (found.path / "items.json").write_text(json.dumps([i.model_dump() for i in items]))
         found.build_report = Report(
-            items=len(items), added=len(items), replaced=0, skipped=[("bad\nname", "cut short")]
+            items=len(items),
+            added=len(items),
+            replaced=0,
+            unchanged=0,
+            skipped=[("bad\nname", "cut short")],
         )
         return found
 
@@ -66,7 +70,7 @@ class WordRetriever:
 
     def add(self, source, **options):
         self.calls.append(("add", source, options))
-        return Report(items=3, added=len(source), replaced=0, skipped=[])
+        return Report(items=3, added=len(source), replaced=0, unchanged=0, skipped=[])
 
     def delete(self, ids):
         known = {item.id for item in self.items}

@@ -144,7 +144,7 @@ def test_index_reports_what_was_skipped(genmm, words, tmp_path):
     code, out, err = genmm("index", "a.png", "-o", output)
     assert code == 0
     assert r"skipped bad\nname: cut short" in err
-    assert "1 items, 1 added, 0 replaced, 1 skipped" in out
+    assert "1 items, 1 added, 0 replaced, 0 unchanged, 1 skipped" in out
 
 
 def test_add_and_delete(genmm, index, words):

@@ -163,6 +163,7 @@ def _print_report(
         "items": report.items,
         "added": report.added,
         "replaced": report.replaced,
+        "unchanged": report.unchanged,
         "skipped": [{"id": name, "reason": reason} for name, reason in report.skipped],
         "seconds": round(seconds, 3),
     }
@@ -170,6 +171,7 @@ def _print_report(
         console.say(printable(f"skipped {name}: {reason}"))
     text = (
         f"{printable(str(index))}: {report.items} items, {report.added} added, "
-        f"{report.replaced} replaced, {len(report.skipped)} skipped, in {seconds:.1f} s"
+        f"{report.replaced} replaced, {report.unchanged} unchanged, "
+        f"{len(report.skipped)} skipped, in {seconds:.1f} s"
     )
     console.result(data, text)
