@@ -76,7 +76,7 @@ class Asker:
         arrays = {name.removeprefix(TRIE_PREFIX): reader.array(name) for name in names}
         self.trie = TokenTrie.from_arrays(arrays)
         # Deleted items stay in the trie until the next build; then they must be masked.
-        self._all_alive = len(np.unique(arrays["item_rows"])) == len(reader.live_rows())
+        self._all_alive = bool(np.isin(arrays["item_rows"], reader.live_rows()).all())
 
     def ask(
         self, queries: Sequence[Query], k: int, *, verify: bool, trace: Trace
@@ -122,9 +122,7 @@ class Asker:
             return self.reader.live_rows()
         return chosen
 
-    def _gather(
-        self, candidates: list[Candidate], subset: np.ndarray | None, k: int
-    ) -> _Found:
+    def _gather(self, candidates: list[Candidate], subset: np.ndarray | None, k: int) -> _Found:
         """The best candidates, filled from the rest of the subset where they are fewer than k."""
         best: list[Candidate | None] = [*candidates[: max(self.candidates, k)]]
         rows = [candidate.row for candidate in best if candidate is not None]
@@ -191,11 +189,18 @@ class Asker:
     ) -> Evidence:
         candidate = found.candidates[i]
         written = () if candidate is None else candidate.hypotheses[:_SHOWN_IDENTIFIERS]
-        known = {} if parts is None else {
-            name: float(values[i])
-            for name, values in (("likelihood", parts.likelihood), ("contrastive", parts.contrastive))
-            if not math.isnan(values[i])
-        }
+        known = (
+            {}
+            if parts is None
+            else {
+                name: float(values[i])
+                for name, values in (
+                    ("likelihood", parts.likelihood),
+                    ("contrastive", parts.contrastive),
+                )
+                if not math.isnan(values[i])
+            }
+        )
         return Evidence(
             identifiers=tuple(
                 GeneratedIdentifier(

@@ -202,9 +202,7 @@ class Builder:
         null = null_prompt(self.model)
         # Batches end at an item's end: an item's identifiers are put together.
         for group in self._batches(_grouped(pairs), 1, "identifying"):
-            tokens = [
-                [*self.model.encode(text), self.model.eos_token_id] for _, text in group[0]
-            ]
+            tokens = [[*self.model.encode(text), self.model.eos_token_id] for _, text in group[0]]
             scored = self.model.score([null] * len(tokens), tokens)
             self.writer.put_identifiers(
                 [

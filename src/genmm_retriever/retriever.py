@@ -74,13 +74,9 @@ class GenerativeMMRetriever:
         device: str | None = None,
     ) -> None:
         self.path = Path(path)
-        self.k = _checked_k(k)
-        self.verify = _checked_verify(verify)
-        for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
-            if value < 1:
-                raise InputError(f"{name} is {value}", "give at least 1")
-        self.candidates = candidates
         self._options = {"num_beams": num_beams, "candidates": candidates, "budget": budget}
+        _check_options(k=k, verify=verify, **self._options)
+        self.k, self.verify, self.candidates = k, verify, candidates
         self._named = model
         self._device = device
         self._lock = threading.RLock()
@@ -145,6 +141,7 @@ class GenerativeMMRetriever:
         from genmm_retriever.building import stage_and_build
         from genmm_retriever.describing import PROMPT_VERSION
 
+        _check_options(**options)
         found = _first_of(read_sources(source, items=items, use_text=use_text, limit=limit))
         loaded = _load(model, device)
         settings = IndexSettings(
@@ -159,9 +156,14 @@ class GenerativeMMRetriever:
         )
         temporary = tempfile.TemporaryDirectory(prefix="genmm-") if path is None else None
         where = Path(temporary.name) / "index" if temporary else Path(path or "")
-        with IndexWriter.create(where, settings, overwrite=overwrite) as writer:
-            report = stage_and_build(writer, found, loaded, strict=strict, progress=progress)
-        retriever = cls(where, model=loaded, device=device, **options)
+        try:
+            with IndexWriter.create(where, settings, overwrite=overwrite) as writer:
+                report = stage_and_build(writer, found, loaded, strict=strict, progress=progress)
+            retriever = cls(where, model=loaded, device=device, **options)
+        except BaseException:
+            if temporary is not None:
+                temporary.cleanup()
+            raise
         retriever.build_report = report
         retriever._temporary = temporary
         return retriever
@@ -366,6 +368,8 @@ class GenerativeMMRetriever:
     def _refresh(self) -> None:
         if self._reader.is_stale():
             newer = IndexReader.open(self.path)
+            if newer.settings.model_fingerprint != self._reader.settings.model_fingerprint:
+                self._model = None  # built anew with another model, which is checked when loaded
             self._reader.close()
             self._reader = newer
             self._asker = None
@@ -427,6 +431,22 @@ def _as_query(
     return Query(text=query, image=image, filters=filters or {}, kind=kind)
 
 
+def _check_options(
+    *,
+    k: int = 1,
+    verify: str = "off",
+    num_beams: int = 1,
+    candidates: int = 1,
+    budget: int = 1,
+) -> None:
+    """Refuse options that are out of range, before anything costly is done."""
+    _checked_k(k)
+    _checked_verify(verify)
+    for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
+        if value < 1:
+            raise InputError(f"{name} is {value}", "give at least 1")
+
+
 def _checked_k(k: int) -> int:
     if not 1 <= k <= MAX_K:
         raise QueryError(f"k is {k}", f"give a number from 1 to {MAX_K}")
@@ -437,6 +457,3 @@ def _checked_verify(verify: str) -> str:
     if verify not in VERIFIERS:
         raise InputError(f"there is no verifier {verify!r}", f"one of {', '.join(VERIFIERS)}")
     return verify
-
-
-

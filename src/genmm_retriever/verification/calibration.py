@@ -79,7 +79,7 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 def _known(part: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(part, nan=0.0)
+    return np.where(np.isnan(part), 0.0, part)
 
 
 def _generation(part: np.ndarray) -> np.ndarray:

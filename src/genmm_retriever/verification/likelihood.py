@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from genmm_retriever.describing.prompts import query_given_item_prompt
+from genmm_retriever.describing.prompts import data_text, query_given_item_prompt
 from genmm_retriever.models.base import MLLM, DualEncoder, ImagePart, Prompt, TextPart
 from genmm_retriever.verification.calibration import Calibration, sigmoid
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
@@ -82,12 +82,7 @@ class LikelihoodVerifier:
         if not candidates:
             return np.zeros(0)
         if query.text:
-            asked = [
-                query_given_item_prompt(
-                    self.model, image=c.image, text=None if c.image is not None else c.words
-                )
-                for c in candidates
-            ]
+            asked = [self._asked(c) for c in candidates]
             texts = [query.text] * len(candidates)
         else:
             asked = [query_given_item_prompt(self.model, image=query.image)] * len(candidates)
@@ -98,7 +93,15 @@ class LikelihoodVerifier:
         scored = self.model.score(prompts, [tokens[text] for text in [*texts, *baselines]])
         means = np.array([float(one.mean()) for one in scored])
         unconditional = dict(zip(baselines, means[len(texts) :], strict=True))
-        return means[: len(texts)] - np.array([unconditional[text] for text in texts])
+        gains: np.ndarray = means[: len(texts)] - [unconditional[text] for text in texts]
+        return gains
+
+    def _asked(self, candidate: CandidateView) -> Prompt:
+        if candidate.image is not None:
+            return query_given_item_prompt(self.model, image=candidate.image)
+        if not data_text(candidate.words):
+            return self._baseline()  # without visible words it adds nothing
+        return query_given_item_prompt(self.model, text=candidate.words)
 
     def _tokens(self, text: str) -> list[int]:
         ids = self.model.encode(text)[:MAX_TEXT_TOKENS]

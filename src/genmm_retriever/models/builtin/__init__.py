@@ -27,7 +27,9 @@ AutoModelForImageTextToText.register(
 AutoImageProcessor.register(
     GenmmBuiltinConfig, slow_image_processor_class=GenmmBuiltinImageProcessor, exist_ok=True
 )
-AutoProcessor.register(GenmmBuiltinConfig, GenmmBuiltinProcessor, exist_ok=True)
+AutoProcessor.register(  # type: ignore[no-untyped-call]
+    GenmmBuiltinConfig, GenmmBuiltinProcessor, exist_ok=True
+)
 
 __all__ = [
     "BuiltinMLLM",

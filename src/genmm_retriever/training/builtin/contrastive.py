@@ -18,7 +18,7 @@ class ContrastiveData:
     """What the head learns from.
 
     Attributes:
-        pooled: Features of n pictures and their mirror images, [2, n, cells, vision_dim].
+        features: Grid features of n pictures, [n, cells, vision_dim].
         probabilities: Label probabilities of the pictures, [n, labels].
         sentences: Vectors of all captions, [captions, sentence_dim].
         owner: The picture of each caption, [captions].

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genmm_retriever.corpus.lines import captions_of, iter_jsonl, line_error
 from genmm_retriever.errors import SourceError
 
 
@@ -35,7 +35,7 @@ class CaptionedImages:
         """Features of `rows`, mirrored left to right where `flip` says so; [n, cells, dim]."""
         out = torch.from_numpy(np.array(self.features[rows]))
         if flip is not None and any(flip):
-            mirrored = out.unflatten(1, (grid, grid)).flip(2).flatten(1, 2)
+            mirrored = out.view(len(out), grid, grid, -1).flip(2).flatten(1, 2)
             out = torch.where(torch.tensor(flip)[:, None, None], mirrored, out)
         return out
 
@@ -43,27 +43,19 @@ class CaptionedImages:
 def read_captioned(source: Path) -> tuple[list[Path], list[list[str]]]:
     """Read captioned-images JSONL: `{"id", "image", "captions": [...]}` a line.
 
+    Pictures without a caption are passed over.
+
     Raises:
-        SourceError: If the file is missing, or a line is broken or has no caption.
+        SourceError: If the file is missing, a line is broken, or there is no caption at all.
     """
-    try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise SourceError(f"cannot read {source}: {error.strerror}", "check the path") from error
     paths, captions = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            path, texts = source.parent / record["image"], [str(t) for t in record["captions"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise SourceError(
-                f"{source}, line {number}: not a captioned-images record ({error})",
-                'expected {"id", "image", "captions": [...]}',
-            ) from error
+    for number, record in iter_jsonl(source):
+        image = record.get("image")
+        if not isinstance(image, str) or not image:
+            raise line_error(source, number, "it has no `image`, the path of a picture")
+        texts = [text for text in captions_of(record, source, number) if text.strip()]
         if texts:
-            paths.append(path)
+            paths.append(source.parent / image)
             captions.append(texts)
     if not paths:
         raise SourceError(f"{source} holds no captioned picture", "give a JSONL with captions")

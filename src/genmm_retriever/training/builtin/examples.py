@@ -16,6 +16,7 @@ from genmm_retriever.training.builtin.packing import pack
 from genmm_retriever.training.builtin.trainer import Learner
 
 Metrics = dict[str, float]
+_ROWS_AT_ONCE = 1024
 
 
 class IdentifierExamples:
@@ -116,7 +117,10 @@ def nearest_pictures(vectors: Tensor, *, count: int, skip: int = 0) -> Tensor:
         [n, count], int64.
     """
     found = []
-    for block in vectors.split(1024):
-        similar = block @ vectors.T
-        found.append(similar.topk(min(count + skip + 1, len(vectors)), dim=1).indices[:, 1 + skip :])
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        similar = vectors[start : start + _ROWS_AT_ONCE] @ vectors.T
+        # By place, not by rank: a picture may come twice.
+        similar.diagonal(start).fill_(-torch.inf)
+        places = similar.topk(min(count + skip, len(vectors) - 1), dim=1).indices
+        found.append(places[:, skip:])
     return torch.cat(found)

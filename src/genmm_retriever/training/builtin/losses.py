@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def discriminative_loss(scores: Tensor, nll: Tensor, *, nll_weight: float = 0.5) -> tuple[Tensor, Tensor]:
+def discriminative_loss(
+    scores: Tensor, nll: Tensor, *, nll_weight: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """Likelihoods as logits: each query must be likeliest under its own picture.
 
     `L = -log softmax_i(log p(q | i))_0 + nll_weight * NLL(q | i_0)`, the other pictures of the

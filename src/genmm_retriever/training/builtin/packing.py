@@ -84,7 +84,9 @@ def pack(
     length = -(-max(map(len, ids)) // LENGTH_STEP) * LENGTH_STEP
     segment_ids = _padded(segments, length, -1)
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    visible = (segment_ids.unsqueeze(1) == 0) | (segment_ids.unsqueeze(1) == segment_ids.unsqueeze(2))
+    visible = (segment_ids.unsqueeze(1) == 0) | (
+        segment_ids.unsqueeze(1) == segment_ids.unsqueeze(2)
+    )
     # A padded place sees itself (its segment equals its own), so that no softmax is empty.
     return PackedBatch(
         input_ids=_padded(ids, length, pad),
@@ -102,7 +104,9 @@ def _padded(rows: Sequence[Sequence[int]], length: int, value: int) -> Tensor:
     return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows])
 
 
-def answer_logprobs(hidden: Tensor, head: torch.nn.Module, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+def answer_logprobs(
+    hidden: Tensor, head: torch.nn.Module, batch: PackedBatch
+) -> tuple[Tensor, Tensor]:
     """Log-probabilities of answers from the last hidden states.
 
     Args:
@@ -114,6 +118,7 @@ def answer_logprobs(hidden: Tensor, head: torch.nn.Module, batch: PackedBatch) -
         Sum over each answer's tokens [answers], and the mean NLL a token (both differentiable).
     """
     logits = head(hidden[batch.row, batch.place]).float()
-    nll = torch.nn.functional.cross_entropy(logits, batch.target, reduction="none")
-    total = nll.new_zeros(batch.answers).index_add(0, batch.answer, -nll)
+    target, answer = batch.target.to(logits.device), batch.answer.to(logits.device)
+    nll = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    total = nll.new_zeros(batch.answers).index_add(0, answer, -nll)
     return total, nll.mean()

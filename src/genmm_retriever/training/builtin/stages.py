@@ -28,14 +28,22 @@ class Curriculum:
         seed: Of all choices.
     """
 
-    def __init__(self, data: CaptionedImages, tokenizer: PreTrainedTokenizerBase, config: GenmmBuiltinConfig, seed: int = 0) -> None:
+    def __init__(
+        self,
+        data: CaptionedImages,
+        tokenizer: PreTrainedTokenizerBase,
+        config: GenmmBuiltinConfig,
+        seed: int = 0,
+    ) -> None:
         self.data, self.tokenizer, self.config, self.seed = data, tokenizer, config, seed
         self.eos = int(tokenizer.eos_token_id)
         self.answers = [[answer_ids(tokenizer, text) for text in texts] for texts in data.captions]
         self.describe = self._prompt(None, "Describe.")
 
     def _prompt(self, *parts: str | None) -> list[int]:
-        return prompt_ids(self.tokenizer, parts, self.config.image_token_id, self.config.image_seq_length)
+        return prompt_ids(
+            self.tokenizer, parts, self.config.image_token_id, self.config.image_seq_length
+        )
 
     def _epoch_rows(self, epoch: int) -> list[int]:
         return random.Random(f"{self.seed}-{epoch}").sample(range(len(self.data)), len(self.data))
@@ -52,14 +60,25 @@ class Curriculum:
 
     def _captioning_step(self, rows: list[int], rng: random.Random) -> StepLoss:
         def loss(learner: Learner) -> tuple[Tensor, dict[str, float]]:
-            features = self.data.batch(rows, flip=[rng.random() < 0.5 for _ in rows], grid=self.config.grid)
-            batch = pack([self.describe] * len(rows), [self.answers[row] for row in rows], eos=self.eos)
+            features = self.data.batch(
+                rows, flip=[rng.random() < 0.5 for _ in rows], grid=self.config.grid
+            )
+            batch = pack(
+                [self.describe] * len(rows), [self.answers[row] for row in rows], eos=self.eos
+            )
             _, nll = learner.logprobs(batch, features)
             return nll, {"nll": float(nll.detach())}
 
         return loss
 
-    def discriminative(self, groups: int, size: int, neighbours: np.ndarray, text_loss: Callable[[Learner, random.Random], tuple[Tensor, dict[str, float]]] | None = None) -> Iterator[StepLoss]:
+    def discriminative(
+        self,
+        groups: int,
+        size: int,
+        neighbours: np.ndarray,
+        text_loss: Callable[[Learner, random.Random], tuple[Tensor, dict[str, float]]]
+        | None = None,
+    ) -> Iterator[StepLoss]:
         """Groups of `size` look-alike pictures, one caption each; all pairs are scored.
 
         Args:
@@ -70,22 +89,37 @@ class Curriculum:
         """
         step = 0
         while True:
-            yield self._discriminative_step(random.Random(f"{self.seed}-d-{step}"), groups, size, neighbours, text_loss)
+            yield self._discriminative_step(
+                random.Random(f"{self.seed}-d-{step}"), groups, size, neighbours, text_loss
+            )
             step += 1
 
-    def _discriminative_step(self, rng: random.Random, groups: int, size: int, neighbours: np.ndarray, text_loss: Callable[[Learner, random.Random], tuple[Tensor, dict[str, float]]] | None) -> StepLoss:
+    def _discriminative_step(
+        self,
+        rng: random.Random,
+        groups: int,
+        size: int,
+        neighbours: np.ndarray,
+        text_loss: Callable[[Learner, random.Random], tuple[Tensor, dict[str, float]]] | None,
+    ) -> StepLoss:
         def loss(learner: Learner) -> tuple[Tensor, dict[str, float]]:
             rows: list[int] = []
             for _ in range(groups):
                 anchor = rng.randrange(len(self.data))
                 rows += [anchor, *rng.sample([int(n) for n in neighbours[anchor]], size - 1)]
             queries = [rng.choice(self.answers[row]) for row in rows]
-            offered = [queries[i // size * size : i // size * size + size] for i in range(len(rows))]
+            offered = [
+                queries[i // size * size : i // size * size + size] for i in range(len(rows))
+            ]
             batch = pack([self.describe] * len(rows), offered, eos=self.eos)
-            features = self.data.batch(rows, flip=[rng.random() < 0.5 for _ in rows], grid=self.config.grid)
+            features = self.data.batch(
+                rows, flip=[rng.random() < 0.5 for _ in rows], grid=self.config.grid
+            )
             total, _ = learner.logprobs(batch, features)
             scores = total.view(groups, size, size)
-            tokens = torch.tensor([len(q) + 1 for q in queries], device=total.device).view(groups, size)
+            tokens = torch.tensor([len(q) + 1 for q in queries], device=total.device).view(
+                groups, size
+            )
             own = torch.diagonal(scores, dim1=1, dim2=2)
             nll = -own.sum() / tokens.sum()
             out, accuracy = discriminative_loss(scores, nll)

@@ -72,6 +72,7 @@ def train(
     where = pick_device(device)
     torch.manual_seed(seed)
     model, processor = untrained(fetch_gguf(progress=progress))
+    config: Any = model.config
     data = load_data(sources, model, work, limit=limit, progress=progress)
     _start_at_word_scale(model)
     figures: dict[str, Any] = {"pictures": len(data), "captions": sum(map(len, data.captions))}
@@ -80,7 +81,7 @@ def train(
     model.model.language_model.to(torch.bfloat16)
     model.lm_head.weight = model.model.get_input_embeddings().weight
     learner = Learner(model, where)
-    curriculum = Curriculum(data, processor.tokenizer, model.config, seed)
+    curriculum = Curriculum(data, processor.tokenizer, config, seed)
     share = None if minutes is None else minutes * _CAPTIONING_SHARE
     stage = Stage("captioning", steps=2000, minutes=share)
     figures["captioning"] = run_stage(
@@ -90,9 +91,7 @@ def train(
     stage = Stage(
         "telling-apart", steps=1000, minutes=rest, learning_rate=3e-4, projector_rate=5e-4
     )
-    examples = IdentifierExamples(
-        data, _identifiers(data, work, seed), processor.tokenizer, model.config
-    )
+    examples = IdentifierExamples(data, _identifiers(data, work, seed), processor.tokenizer, config)
     near = _neighbours(model, data)
     steps = curriculum.discriminative(2, 6, near.numpy(), examples)
     figures["telling_apart"] = run_stage(learner, stage, steps, work, progress=progress)
@@ -125,7 +124,7 @@ def load_data(
     done = json.loads(note.read_text())["done"] if note.is_file() and cache.is_file() else 0
     mode: Any = "r+" if done else "w+"
     features = np.lib.format.open_memmap(cache, mode=mode, dtype=np.float16, shape=shape)
-    model.eval()
+    model.train(False)
     for start in tqdm(range(done, len(paths), _BATCH), desc="looking", disable=not progress):
         batch = [open_image(path) for path in paths[start : start + _BATCH]]
         with torch.no_grad():
@@ -138,7 +137,7 @@ def load_data(
 
 def _start_at_word_scale(model: GenmmBuiltinForConditionalGeneration) -> None:
     """Visual tokens begin at the scale of word embeddings, which the language model expects."""
-    scale = float(model.model.get_input_embeddings().weight.float().std())  # type: ignore[operator]
+    scale = float(model.model.get_input_embeddings().weight.float().std())
     down = model.model.projector.down
     torch.nn.init.normal_(down.weight, std=1.5 * scale / down.in_features**0.5)
     torch.nn.init.zeros_(down.bias)
@@ -153,8 +152,15 @@ def add_adapter(model: GenmmBuiltinForConditionalGeneration) -> Any:
 
 
 def _probabilities(model: GenmmBuiltinForConditionalGeneration, features: Tensor) -> Tensor:
+    """Label probabilities [n, labels], on the CPU."""
+    where = model.model.vision._fc.weight.device
     with torch.no_grad():
-        return torch.cat([model.model.classify(part) for part in features.split(512)])
+        return torch.cat(
+            [
+                model.model.classify(features[start : start + 512].to(where)).cpu()
+                for start in range(0, len(features), 512)
+            ]
+        )
 
 
 def _contrastive(
@@ -171,7 +177,7 @@ def _contrastive(
     path = work / "contrastive.safetensors"
     if path.is_file():
         model.contrastive.load_state_dict(load_file(path))
-        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, "pt") as file:
             return float(file.metadata()["loss"])
     features = torch.from_numpy(np.array(data.features)).float()
     texts = [text for some in data.captions for text in some]

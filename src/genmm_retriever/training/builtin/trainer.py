@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +53,12 @@ class Learner:
     """
 
     def __init__(self, model: GenmmBuiltinForConditionalGeneration, device: torch.device) -> None:
-        self.model = model.to(device)
+        self.model = model.to(device)  # type: ignore[arg-type]
         self.device = device
         for name, value in model.named_parameters():
-            value.requires_grad_("lora_" in name or name.startswith(("model.projector.", "model.objects.")))
+            value.requires_grad_(
+                "lora_" in name or name.startswith(("model.projector.", "model.objects."))
+            )
         self.trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
 
     def logprobs(self, batch: PackedBatch, features: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -75,7 +78,14 @@ class Learner:
             return answer_logprobs(hidden, model.lm_head, batch)
 
 
-def run_stage(learner: Learner, stage: Stage, losses: Iterator[StepLoss], folder: Path, *, progress: bool = True) -> dict[str, float]:
+def run_stage(
+    learner: Learner,
+    stage: Stage,
+    losses: Iterator[StepLoss],
+    folder: Path,
+    *,
+    progress: bool = True,
+) -> dict[str, float]:
     """Train one stage; a finished one is skipped, an interrupted one goes on.
 
     Args:
@@ -91,11 +101,23 @@ def run_stage(learner: Learner, stage: Stage, losses: Iterator[StepLoss], folder
     """
     place = folder / stage.name
     groups = [
-        {"params": [p for n, p in learner.trainable.items() if "lora_" in n], "rate": stage.learning_rate},
-        {"params": [p for n, p in learner.trainable.items() if "lora_" not in n], "rate": stage.projector_rate},
+        {
+            "params": [p for n, p in learner.trainable.items() if "lora_" in n],
+            "rate": stage.learning_rate,
+        },
+        {
+            "params": [p for n, p in learner.trainable.items() if "lora_" not in n],
+            "rate": stage.projector_rate,
+        },
     ]
-    optimiser = torch.optim.AdamW(groups, lr=stage.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
-    done = checkpoint.load(place, learner.trainable, optimiser) or {"step": 0, "means": {}, "finished": False}
+    optimiser = torch.optim.AdamW(
+        groups, lr=stage.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
+    )
+    done = checkpoint.load(place, learner.trainable, optimiser) or {
+        "step": 0,
+        "means": {},
+        "finished": False,
+    }
     if done["finished"]:
         return dict(done["means"])
     for _ in range(done["step"]):
@@ -103,7 +125,14 @@ def run_stage(learner: Learner, stage: Stage, losses: Iterator[StepLoss], folder
     means: dict[str, float] = dict(done["means"])
     start, first = time.monotonic(), int(done["step"])
     learner.model.train()
-    bar = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, disable=not progress, mininterval=10)
+    bar = tqdm(
+        range(first, stage.steps),
+        initial=first,
+        total=stage.steps,
+        desc=stage.name,
+        disable=not progress,
+        mininterval=10,
+    )
     step = first
     for done_before in bar:
         step = done_before
@@ -112,9 +141,13 @@ def run_stage(learner: Learner, stage: Stage, losses: Iterator[StepLoss], folder
             share = max(share, (time.monotonic() - start) / (60 * stage.minutes))
         if share >= 1:
             break
-        factor = min(1.0, (step + 1) / stage.warmup) * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+        factor = min(1.0, (step + 1) / stage.warmup) * (
+            0.1 + 0.45 * (1 + math.cos(math.pi * share))
+        )
         for group in optimiser.param_groups:
             group["lr"] = group["rate"] * factor
+        # Dropout of a step does not depend on where a run was interrupted.
+        torch.manual_seed(zlib.crc32(f"{stage.name}-{step}".encode()))
         loss, metrics = next(losses)(learner)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(learner.trainable.values()), 1.0)
@@ -125,7 +158,14 @@ def run_stage(learner: Learner, stage: Stage, losses: Iterator[StepLoss], folder
         bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()}, refresh=False)
         step = done_before + 1
         if step % stage.save_every == 0:
-            checkpoint.save(place, learner.trainable, optimiser, {"step": step, "means": means, "finished": False})
+            checkpoint.save(
+                place,
+                learner.trainable,
+                optimiser,
+                {"step": step, "means": means, "finished": False},
+            )
     means["steps"] = step
-    checkpoint.save(place, learner.trainable, optimiser, {"step": step, "means": means, "finished": True})
+    checkpoint.save(
+        place, learner.trainable, optimiser, {"step": step, "means": means, "finished": True}
+    )
     return means
