@@ -1,0 +1,162 @@
+"""Models shared by all rooms: a tiny builtin one with random weights, and the shipped one.
+
+Heavy libraries are imported inside the fixtures: tests of the base installation run without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def _tokenizer() -> Any:
+    """Byte-level, with the special tokens of SmolLM2 and the picture's placeholder last."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocab = {token: i for i, token in enumerate([*special, *alphabet])}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    return tokenizer
+
+
+def _calibrate(vision: Any) -> None:
+    """Give the batch norms of random weights statistics, or all pictures would look the same."""
+    import torch
+
+    norms = [m for m in vision.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    draw = torch.rand(8, 3, 4, 4) * 2 - 1
+    with torch.no_grad():
+        vision.train().extract_features(torch.nn.functional.interpolate(draw, size=64))
+    vision.eval()
+    for norm in norms:
+        norm.momentum = 0.01
+
+
+def _make_builtin(seed: int = 0, **changes: Any) -> tuple[Any, Any]:
+    """Model and processor; next-token distributions are far from flat."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `builtin` is missing")
+    import torch
+    from transformers import LlamaConfig
+
+    from genmm_retriever.models.builtin import (
+        GenmmBuiltinConfig,
+        GenmmBuiltinForConditionalGeneration,
+        GenmmBuiltinImageProcessor,
+        GenmmBuiltinProcessor,
+    )
+
+    tokenizer = _tokenizer()
+    words = len(tokenizer) - 1
+    text = LlamaConfig(
+        vocab_size=words,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    options: dict[str, Any] = {
+        "vision_model": "efficientnet-lite0",
+        "image_size": 64,
+        "grid": 2,
+        "object_slots": 4,
+        "projector_dim": 16,
+        "contrastive_dim": 24,
+        "contrastive_hidden": 16,
+        "image_token_id": words,
+    }
+    config = GenmmBuiltinConfig(text, **(options | changes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = GenmmBuiltinForConditionalGeneration(config)
+        for value in model.model.language_model.parameters():
+            if value.dim() > 1:
+                torch.nn.init.normal_(value, std=0.3)
+        for value in (
+            model.model.projector.place,
+            model.model.objects.absent,
+            model.model.objects.confidence,
+            model.contrastive.label_vectors,
+        ):
+            torch.nn.init.normal_(value)
+        _calibrate(model.model.vision)
+        model.model.objects.set_labels([[5 + i % 200, 7 + i % 90] for i in range(1000)])
+    model.lm_head.weight = model.model.get_input_embeddings().weight
+    images = GenmmBuiltinImageProcessor(config.image_size)
+    return model.eval(), GenmmBuiltinProcessor(images, tokenizer, config.image_seq_length)
+
+
+@pytest.fixture(scope="session")
+def make_builtin() -> Callable[..., tuple[Any, Any]]:
+    """Makes a tiny builtin model and its processor from a seed."""
+    return _make_builtin
+
+
+@pytest.fixture(scope="session")
+def tiny_builtin() -> Any:
+    """A tiny `BuiltinMLLM` with random weights."""
+    model, processor = _make_builtin()
+    from genmm_retriever.models.builtin import BuiltinMLLM
+
+    return BuiltinMLLM(model, processor, name="tiny-builtin")
+
+
+@pytest.fixture(scope="session")
+def builtin() -> Any:
+    """The builtin model with its shipped weights, loaded once for all tests."""
+    assembly = pytest.importorskip("genmm_retriever.models.builtin.assembly")
+    from genmm_retriever.errors import MissingExtraError, ModelNotFoundError
+    from genmm_retriever.models.loading import load_model
+
+    if not (assembly.ASSETS / assembly.HEAD_FILE).is_file():
+        pytest.skip("the builtin weights are not in this checkout")
+    try:
+        return load_model("builtin")
+    except (MissingExtraError, ModelNotFoundError) as error:
+        pytest.skip(f"the builtin model cannot be had here: {error.message}")
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[..., Image.Image]:
+    """A picture of coloured patches, of any size."""
+
+    def make(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
+        draw = np.random.default_rng(seed)
+        patches = Image.fromarray(draw.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        return patches.resize((width, height), Image.Resampling.NEAREST)
+
+    return make
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, noise: Callable[..., Image.Image]) -> Path:
+    """A folder with six pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(6):
+        noise(seed=i).save(folder / f"p{i}.png")
+    return folder
