@@ -100,8 +100,10 @@ def words(monkeypatch):
 
 
 @pytest.fixture
-def genmm(capsys):
+def genmm(capsys, monkeypatch):
     """Run the command line in this process: (exit code, stdout, stderr)."""
+    # --quiet sets it; the fixture takes it back.
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "0")
 
     def run(*arguments):
         code = cli.main([str(argument) for argument in arguments])

@@ -146,8 +146,18 @@ def _with_console(function: Callable[..., None]) -> Callable[..., None]:
 def _set_up_logging(console: Console) -> None:
     level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}[console.verbosity]
     logging.basicConfig(stream=sys.stderr, level=level, format="%(name)s: %(message)s", force=True)
-    if console.verbosity >= 0:
+    if console.progress:
         logging.getLogger("genmm_retriever").setLevel(logging.INFO)
+    else:
+        _silence_libraries()
+
+
+def _silence_libraries() -> None:
+    """No progress bars of transformers and the hub's client, imported already or later."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    loaded: Any = sys.modules.get("transformers")
+    if loaded is not None:
+        loaded.logging.disable_progress_bar()
 
 
 def _guarded(console: Console, action: Callable[[], None]) -> int:
