@@ -96,7 +96,7 @@ class _Pretrained(PreTrainedModel):  # type: ignore[no-untyped-call]
     _supports_cache_class = True
     _no_split_modules = ["LlamaDecoderLayer"]  # noqa: RUF012 - declared so by transformers
     # Small, and convolutions are slower in bfloat16 on a CPU.
-    _keep_in_fp32_modules_strict = {"vision", "projector", "objects", "contrastive"}  # noqa: RUF012
+    _keep_in_fp32_modules_strict = {"vision", "projector", "contrastive"}  # noqa: RUF012
 
     def _init_weights(self, module: nn.Module) -> None:
         # The vision backbone initialises itself; transformers' default would undo it.
