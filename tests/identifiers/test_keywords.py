@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmm_retriever.models.sentences import HashingEncoder, MiniLMEncoder
 from genmm_retriever.identifiers.keywords import (
     candidate_phrases,
     content_words,
     extract_keywords,
     words,
 )
+from genmm_retriever.models.sentences import HashingEncoder, MiniLMEncoder
 
 
 class RandomEncoder:

@@ -29,7 +29,7 @@ def is_unicode(text: str) -> bool:
     r"""Whether a string can be written as UTF-8; one with lone surrogates cannot.
 
     Examples:
-        >>> is_unicode("caf\\u00e9"), is_unicode("caf\\udce9")
+        >>> is_unicode("caf\u00e9"), is_unicode("caf\udce9")
         (True, False)
     """
     try:

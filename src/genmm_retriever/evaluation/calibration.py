@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genmm_retriever.evaluation.datasets import EvalQuery, read_queries
 from genmm_retriever.errors import InputError
+from genmm_retriever.evaluation.datasets import EvalQuery, read_queries
 from genmm_retriever.retriever import GenerativeMMRetriever
 from genmm_retriever.verification import Calibration
 
@@ -104,8 +104,10 @@ def _fit(seen: Sequence[Observed]) -> tuple[Tensor, float]:
     width = seen[0].parts.shape[1]
     weights = _minimise(
         torch.zeros(width, dtype=torch.float64),
-        lambda w: sum((_listwise(one, w) for one in seen), torch.zeros(())) / len(seen)
-        + 1e-4 * w.square().sum(),
+        lambda w: (
+            sum((_listwise(one, w) for one in seen), torch.zeros(())) / len(seen)
+            + 1e-4 * w.square().sum()
+        ),
     )
     scores = torch.cat([one.parts @ weights for one in seen])
     labels = torch.cat([one.relevant for one in seen]).to(scores.dtype)
@@ -135,7 +137,7 @@ def _minimise(start: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return weights.detach()
 
 

@@ -2,15 +2,15 @@
 
 from genmm_retriever.identifiers.base import Identifiers
 from genmm_retriever.identifiers.clusters import class_tf_idf, cluster_count
+from genmm_retriever.identifiers.keywords import extract_keywords
+from genmm_retriever.identifiers.numeric import NumericIdentifiers
+from genmm_retriever.identifiers.structured import StructuredIdentifiers
 from genmm_retriever.models.sentences import (
     HashingEncoder,
     MiniLMEncoder,
     SentenceEncoder,
     default_encoder,
 )
-from genmm_retriever.identifiers.keywords import extract_keywords
-from genmm_retriever.identifiers.numeric import NumericIdentifiers
-from genmm_retriever.identifiers.structured import StructuredIdentifiers
 
 SCHEMES = {"structured": StructuredIdentifiers, "numeric": NumericIdentifiers}
 """The kinds of identifiers by the name that an index remembers."""

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from genmm_retriever.errors import InputError
-from genmm_retriever.models.sentences import SentenceEncoder, default_encoder
 from genmm_retriever.identifiers.keywords import words
+from genmm_retriever.models.sentences import SentenceEncoder, default_encoder
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 State = dict[str, Any]

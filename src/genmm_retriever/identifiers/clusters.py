@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from genmm_retriever.models.sentences import Vectors
 from genmm_retriever.identifiers.keywords import content_words
+from genmm_retriever.models.sentences import Vectors
 
 Labels = NDArray[np.int64]
 

@@ -24,8 +24,8 @@ from genmm_retriever.identifiers.clusters import (
     kmeans,
     nearest,
 )
-from genmm_retriever.models.sentences import SentenceEncoder, Vectors
 from genmm_retriever.identifiers.keywords import content_words, extract_keywords
+from genmm_retriever.models.sentences import SentenceEncoder, Vectors
 
 _EXTRA_KEYWORDS = 2
 _SPARE_KEYWORDS = 4

@@ -160,7 +160,9 @@ class MLLM(Generator, Protocol):
         """
         ...
 
-    def score_from(self, state: DecodingState, parents: Tensor, tails: Sequence[Sequence[int]]) -> list[Tensor]:
+    def score_from(
+        self, state: DecodingState, parents: Tensor, tails: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
         """Log-probabilities of whole tails that continue rows of `state`, in one packed pass.
 
         The state is left as it was.
@@ -175,7 +177,9 @@ class MLLM(Generator, Protocol):
         """
         ...
 
-    def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[Tensor]:
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
         """Log-probabilities of one continuation a prompt, in one packed pass.
 
         Args:
