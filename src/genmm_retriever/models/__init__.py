@@ -1,0 +1,1 @@
+"""One protocol for multimodal language models, and what stands behind it."""
