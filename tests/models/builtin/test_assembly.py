@@ -13,8 +13,6 @@ from genmm_retriever.models.builtin import assembly, load_builtin
 from genmm_retriever.models.builtin.labels import label_names
 from genmm_retriever.training.builtin.train import add_adapter, export
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch, make_builtin):

@@ -133,8 +133,10 @@ def merge_adapter(model: GenmmBuiltinForConditionalGeneration, adapter: Path) ->
     """Merge a PEFT folder into the language model, in float32."""
     from peft import PeftModel
 
-    merged = PeftModel.from_pretrained(model.model.language_model, str(adapter))
-    model.model.language_model = merged.merge_and_unload()
+    with warnings.catch_warnings():  # of transformers to peft
+        warnings.simplefilter("ignore", FutureWarning)
+        merged = PeftModel.from_pretrained(model.model.language_model, str(adapter))
+        model.model.language_model = merged.merge_and_unload()
 
 
 def untrained(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def load_data(
 
 def _start_at_word_scale(model: GenmmBuiltinForConditionalGeneration) -> None:
     """Visual tokens begin at the scale of word embeddings, which the language model expects."""
-    scale = float(model.model.get_input_embeddings().weight.float().std())
+    scale = float(model.model.get_input_embeddings().weight.detach().float().std())
     down = model.model.projector.down
     torch.nn.init.normal_(down.weight, std=1.5 * scale / down.in_features**0.5)
     torch.nn.init.zeros_(down.bias)
@@ -148,7 +149,9 @@ def add_adapter(model: GenmmBuiltinForConditionalGeneration) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0, target_modules=LORA_TARGETS)
-    return get_peft_model(model.model.language_model, config)
+    with warnings.catch_warnings():  # of transformers to peft
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model.model.language_model, config)
 
 
 def _probabilities(model: GenmmBuiltinForConditionalGeneration, features: Tensor) -> Tensor:

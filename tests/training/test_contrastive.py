@@ -1,0 +1,83 @@
+"""The contrastive head learns which sentence belongs to which picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
+from genmm_retriever.models.builtin.contrastive import ContrastiveHead
+from genmm_retriever.training.builtin.contrastive import ContrastiveData, train_contrastive
+
+PICTURES, CAPTIONS = 40, 3
+
+
+@pytest.fixture(scope="module")
+def config():
+    return GenmmBuiltinConfig(
+        vision_dim=24,
+        num_labels_vision=10,
+        contrastive_dim=16,
+        contrastive_hidden=64,
+        sentence_dim=12,
+    )
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Sentences are a noisy linear map of what the picture's features mean."""
+    draw = torch.Generator().manual_seed(0)
+    meaning = torch.randn(PICTURES, 12, generator=draw)
+    spread = torch.randn(12, 24, generator=draw)
+    features = (meaning @ spread)[:, None] + 0.1 * torch.randn(PICTURES, 4, 24, generator=draw)
+    owner = np.repeat(np.arange(PICTURES), CAPTIONS)
+    sentences = meaning[owner] + 0.1 * torch.randn(len(owner), 12, generator=draw)
+    probabilities = torch.full((PICTURES, 10), 0.1)
+    return ContrastiveData(features, probabilities, sentences, owner)
+
+
+def accuracy(head, data):
+    with torch.no_grad():
+        found = (
+            head.embed_texts(data.sentences)
+            @ head.embed_images(data.features, data.probabilities).T
+        )
+    return float((found.argmax(dim=1).numpy() == data.owner).mean())
+
+
+def test_it_learns_a_toy_mapping(config, toy):
+    torch.manual_seed(1)
+    head = ContrastiveHead(config).eval()
+    before = accuracy(head, toy)
+    loss = train_contrastive(head, toy, epochs=40, batch=20, progress=False)
+    assert before < 0.3
+    assert accuracy(head, toy) > 0.9
+    assert loss < 0.7 * np.log(20)  # of guessing among a batch, with dropout
+    assert not head.training
+
+
+def test_equal_seeds_give_equal_heads(config, toy):
+    heads = []
+    for noise in (3, 4):
+        torch.manual_seed(9)
+        head = ContrastiveHead(config)
+        torch.manual_seed(noise)  # what happened before must not matter
+        train_contrastive(head, toy, epochs=2, batch=16, seed=5, progress=False)
+        heads.append(head.state_dict())
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def test_labels_reach_sentence_space_through_the_shared_map(config):
+    # What no caption taught is still known by its label's sentence.
+    head = ContrastiveHead(config).eval()
+    with torch.no_grad():
+        for part in (head.image, head.text):
+            for value in part.parameters():
+                value.zero_()
+        head.label_vectors.copy_(torch.randn(10, 12))
+        seen = torch.eye(10)
+        images = head.embed_images(torch.randn(10, 4, 24), seen)
+        texts = head.embed_texts(head.label_vectors)
+    torch.testing.assert_close(images, texts)
+    assert "label_vectors" not in dict(head.named_parameters())
