@@ -55,7 +55,8 @@ def test_text_query(opened: GenerativeMMRetriever) -> None:
     first = documents[0]
     assert first.id == "motorcycle_left.png"
     assert (
-        Path(first.metadata["source"]).read_bytes() == Path(photograph("motorcycle_left.png")).read_bytes()
+        Path(first.metadata["source"]).read_bytes()
+        == Path(photograph("motorcycle_left.png")).read_bytes()
     )
     assert first.metadata["mime_type"] == "image/png"
     assert first.page_content
