@@ -197,6 +197,7 @@ class Asker:
                 for name, values in (
                     ("likelihood", parts.likelihood),
                     ("contrastive", parts.contrastive),
+                    ("objects", parts.objects),
                 )
                 if not math.isnan(values[i])
             }

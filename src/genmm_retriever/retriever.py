@@ -20,7 +20,7 @@ from genmm_retriever.errors import (
     ModelError,
     QueryError,
 )
-from genmm_retriever.schema import Hit, ImageRef, Kind, Query, Scalar
+from genmm_retriever.schema import IDENTIFIERS_PER_ITEM, Hit, ImageRef, Kind, Query, Scalar
 
 if TYPE_CHECKING:
     from genmm_retriever.asking import Asker
@@ -101,7 +101,7 @@ class GenerativeMMRetriever:
         path: str | os.PathLike[str] | None = None,
         model: MLLM | str = "builtin",
         identifiers: Literal["structured", "numeric"] = "structured",
-        identifiers_per_item: int = 4,
+        identifiers_per_item: int = IDENTIFIERS_PER_ITEM,
         items: Literal["images", "captions"] = "images",
         use_text: str | None = None,
         limit: int | None = None,

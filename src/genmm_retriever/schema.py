@@ -11,6 +11,9 @@ Scalar = str | int | float | bool | None
 ImageRef = Annotated[str | bytes, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)]
 """A path, a `file:`/`http(s):`/`data:` URI, or the encoded bytes of a picture."""
 
+IDENTIFIERS_PER_ITEM = 4
+"""Default number of ways that lead to an item."""
+
 Kind = Literal["image", "text"]
 
 

@@ -131,7 +131,7 @@ def test_index_reports_what_was_skipped(genmm, words, tmp_path):
     assert options == {
         "model": "builtin",
         "identifiers": "structured",
-        "identifiers_per_item": 3,
+        "identifiers_per_item": 4,
         "items": "images",
         "use_text": None,
         "limit": 5,

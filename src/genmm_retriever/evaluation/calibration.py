@@ -25,7 +25,7 @@ from genmm_retriever.evaluation.datasets import EvalQuery, read_queries
 from genmm_retriever.retriever import GenerativeMMRetriever
 from genmm_retriever.verification import Calibration
 
-_PARTS = ("likelihood", "contrastive", "generation")
+_PARTS = ("likelihood", "contrastive", "objects", "generation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def observe(
     for query in tqdm(queries, desc="observing", disable=not progress):
         hits = retriever.retrieve(query.query, k=retriever.candidates)
         rows = [
-            (*(hit.evidence.parts.get(name) for name in _PARTS[:2]), hit.evidence.generation)
+            (*(hit.evidence.parts.get(name) for name in _PARTS[:-1]), hit.evidence.generation)
             for hit in hits
         ]
         known = [i for i, row in enumerate(rows) if None not in row]
@@ -90,10 +90,12 @@ def fit(seen: Sequence[Observed], *, budget: int, debias: float) -> Calibration:
     return Calibration(
         likelihood=float(full[0]),
         contrastive=float(full[1]),
-        generation=float(full[2]),
+        objects=float(full[2]),
+        generation=float(full[3]),
         bias=bias,
         cheap_contrastive=float(cheap[0]),
-        cheap_generation=float(cheap[1]),
+        cheap_objects=float(cheap[1]),
+        cheap_generation=float(cheap[2]),
         cheap_bias=cheap_bias,
         debias=debias,
     )

@@ -205,6 +205,15 @@ class DualEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class ObjectMatcher(Protocol):
+    """An optional second cheap view: words against what a picture's classifier sees."""
+
+    def match_objects(self, text: str, features: Tensor) -> Tensor:
+        """Expected similarity of a text and the objects in pictures, [n], float32, -1 to 1."""
+        ...
+
+
 def log_softmax_at(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
     """Log-probabilities at chosen (row, token) places without a softmax over V.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import IndexDamagedError
+from ..schema import IDENTIFIERS_PER_ITEM
 from .console import Console, command, printable
 from .options import Device, Identifiers, IndexPath, Items, Limit, Sources, Strict, UseText
 
@@ -39,7 +40,7 @@ def index(
     ] = Identifiers.structured,
     identifiers_per_item: Annotated[
         int, typer.Option(min=1, max=16, help="How many ways lead to an item.")
-    ] = 3,
+    ] = IDENTIFIERS_PER_ITEM,
     items: Annotated[
         Items, typer.Option(help="Index the pictures, or each caption as a text item.")
     ] = Items.images,

@@ -21,9 +21,11 @@ class Calibration:
     Args:
         likelihood: Weight a nat per token.
         contrastive: Weight of the cosine.
+        objects: Weight of the similarity to the objects seen.
         generation: Weight a nat of the first stage's score.
         bias: Log-odds of a candidate whose parts are all zero.
         cheap_contrastive: Weight of the cosine where the likelihood was not computed.
+        cheap_objects: Weight of the objects where the likelihood was not computed.
         cheap_generation: Weight of the first stage where the likelihood was not computed.
         cheap_bias: Bias where the likelihood was not computed.
         debias: Weight of the unconditional log-probability in the beam.
@@ -31,9 +33,11 @@ class Calibration:
 
     likelihood: float = 3.0
     contrastive: float = 10.0
+    objects: float = 5.0
     generation: float = 0.1
     bias: float = -2.0
     cheap_contrastive: float = 10.0
+    cheap_objects: float = 5.0
     cheap_generation: float = 0.1
     cheap_bias: float = -4.0
     debias: float = 1.0
@@ -54,6 +58,7 @@ class Calibration:
         return (
             self.cheap_bias
             + self.cheap_contrastive * _known(parts.contrastive)
+            + self.cheap_objects * _known(parts.objects)
             + self.cheap_generation * _generation(parts.generation)
         )
 
@@ -63,6 +68,7 @@ class Calibration:
             self.bias
             + self.likelihood * _known(parts.likelihood)
             + self.contrastive * _known(parts.contrastive)
+            + self.objects * _known(parts.objects)
             + self.generation * _generation(parts.generation)
         )
 

@@ -44,9 +44,11 @@ class Parts:
     Attributes:
         likelihood: Nats a token that the candidate adds to the text's likelihood, [n].
         contrastive: Cosine by the contrastive head, [n].
+        objects: Similarity of the query's words and the objects seen in the picture, [n].
         generation: First-stage score in nats, [n].
     """
 
     likelihood: np.ndarray
     contrastive: np.ndarray
+    objects: np.ndarray
     generation: np.ndarray

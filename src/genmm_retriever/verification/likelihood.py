@@ -8,12 +8,20 @@ captions, its unconditional likelihood is taken off, since candidates then diffe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from genmm_retriever.describing.prompts import data_text, query_given_item_prompt
-from genmm_retriever.models.base import MLLM, DualEncoder, ImagePart, Prompt, TextPart
+from genmm_retriever.models.base import (
+    MLLM,
+    DualEncoder,
+    ImagePart,
+    ObjectMatcher,
+    Prompt,
+    TextPart,
+)
 from genmm_retriever.verification.calibration import Calibration, sigmoid
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
 
@@ -57,7 +65,7 @@ class LikelihoodVerifier:
         chosen = order[: max(self.budget, at_least)]
         likelihood = np.full(len(candidates), np.nan)
         likelihood[chosen] = self.likelihoods(query, [candidates[i] for i in chosen])
-        parts = Parts(likelihood, parts.contrastive, parts.generation)
+        parts = replace(parts, likelihood=likelihood)
         probability = sigmoid(self.calibration.cheap(parts))
         probability[chosen] = sigmoid(self.calibration.full(parts))[chosen]
         rest = order[len(chosen) :]
@@ -66,12 +74,17 @@ class LikelihoodVerifier:
         return probability, parts
 
     def cheap_parts(self, query: QueryView, candidates: Sequence[CandidateView]) -> Parts:
-        """Cosine and first-stage score of candidates; no forward pass of the language model."""
+        """The parts that need no forward pass of the language model."""
         n = len(candidates)
         generation = np.array(
             [np.nan if c.generation is None else c.generation for c in candidates], dtype=float
         )
-        return Parts(np.full(n, np.nan), self._cosines(query, candidates), generation)
+        return Parts(
+            likelihood=np.full(n, np.nan),
+            contrastive=self._cosines(query, candidates),
+            objects=self._objects(query, candidates),
+            generation=generation,
+        )
 
     def likelihoods(self, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
         """Nats a token that each candidate adds to the likelihood of the text, [n].
@@ -133,6 +146,14 @@ class LikelihoodVerifier:
             found = model.embed_texts([candidates[i].words for i in texts])
             cosines[texts] = (found @ wanted).cpu().numpy()
         return cosines
+
+    def _objects(self, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
+        similar = np.full(len(candidates), np.nan)
+        pictures = [i for i, c in enumerate(candidates) if _has_features(c.image)]
+        if isinstance(self.model, ObjectMatcher) and query.text and pictures:
+            features = _stack([candidates[i].image for i in pictures])
+            similar[pictures] = self.model.match_objects(query.text, features).cpu().numpy()
+        return similar
 
 
 def _has_features(image: ImagePart | None) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from genmm_retriever.schema import Scalar
+from genmm_retriever.schema import IDENTIFIERS_PER_ITEM, Scalar
 
 Stage = Literal["features", "descriptions", "identifiers"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -29,7 +29,7 @@ class IndexSettings(BaseModel):
 
     Examples:
         >>> IndexSettings(model="builtin", model_fingerprint="ab").identifiers_per_item
-        3
+        4
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -37,7 +37,7 @@ class IndexSettings(BaseModel):
     model: str
     model_fingerprint: str
     identifiers: Literal["structured", "numeric"] = "structured"
-    identifiers_per_item: int = Field(default=3, ge=1)
+    identifiers_per_item: int = Field(default=IDENTIFIERS_PER_ITEM, ge=1)
     items: Literal["images", "captions"] = "images"
     use_text: str | None = None
     prompt_version: str = ""

@@ -46,6 +46,7 @@ class BuiltinMLLM(TransformersMLLM):
         self.calibration = calibration or {}
         self._sentences: MiniLMEncoder | None = None
         self._ids = lru_cache(maxsize=4096)(self._prompt_ids)
+        self._sentence = lru_cache(maxsize=256)(lambda text: self._encode_sentences([text]))
 
     @property
     def sentences(self) -> MiniLMEncoder:
@@ -104,9 +105,23 @@ class BuiltinMLLM(TransformersMLLM):
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [n, d] of texts, by the contrastive head."""
-        sentences = torch.from_numpy(self.sentences.encode(list(texts))).to(self.device)
+        sentences = self._sentence(texts[0]) if len(texts) == 1 else self._encode_sentences(texts)
         vectors: Tensor = self.model.contrastive.embed_texts(sentences)
         return vectors
+
+    @torch.no_grad()
+    def match_objects(self, text: str, features: Tensor) -> Tensor:
+        """Expected cosine of a text and the labels that the pictures' classifier sees, [n].
+
+        Labels are things that no caption of the training may have named.
+        """
+        labels = self.model.contrastive.label_vectors.float()
+        similar = labels @ torch.nn.functional.normalize(self._sentence(text)[0], dim=-1)
+        expected: Tensor = self.model.model.classify(features.to(self.device).float()) @ similar
+        return expected
+
+    def _encode_sentences(self, texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(self.sentences.encode(list(texts))).to(self.device).float()
 
     @torch.no_grad()
     def object_words(
