@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genmm_retriever.errors import MissingExtraError, ModelError
+from genmm_retriever.models.quiet import no_progress_bars
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,7 +129,7 @@ class MiniLMEncoder:
 
         chosen = dtype if dtype != "auto" else _fast_dtype(device)
         try:
-            with _no_progress_bars():
+            with no_progress_bars():
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
                 self._model: Any = AutoModel.from_pretrained(
                     folder, dtype=getattr(torch, chosen), local_files_only=True
@@ -234,18 +234,3 @@ def _fast_dtype(device: str) -> Literal["float32", "bfloat16"]:
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
     return "bfloat16" if native and os.environ.get("ONEDNN_MAX_CPU_ISA") is None else "float32"
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing a bar over a 90 MB local file."""
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging  # partly untyped
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -11,7 +11,6 @@ import json
 import shutil
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from genmm_retriever.models.builtin.smollm2 import (
     read_gguf,
 )
 from genmm_retriever.models.builtin.text import IMAGE, plain_ids
+from genmm_retriever.models.quiet import no_progress_bars
 from genmm_retriever.models.sentences import MiniLMEncoder
 
 ASSETS = Path(__file__).parent / "assets"
@@ -84,8 +84,9 @@ def assembled_folder(*, assets: Path = ASSETS, progress: bool = True) -> Path:
 
 
 def _key(assets: Path) -> str:
-    digest = hashlib.sha256(f"{_FORMAT}:{SHA256}".encode())
-    for name in (HEAD_FILE, "adapter_model.safetensors", "adapter_config.json", "builtin.json"):
+    overrides = json.dumps(read_settings(assets).get("config", {}), sort_keys=True)
+    digest = hashlib.sha256(f"{_FORMAT}:{SHA256}:{overrides}".encode())
+    for name in (HEAD_FILE, "adapter_model.safetensors", "adapter_config.json"):
         path = assets / name
         digest.update(path.read_bytes() if path.is_file() else b"-")
     return digest.hexdigest()[:16]
@@ -114,8 +115,7 @@ def _assemble(gguf: Path, assets: Path, folder: Path) -> None:
         merge_adapter(model, assets)
     model.lm_head.weight = model.model.get_input_embeddings().weight
     model.model.language_model.to(torch.bfloat16)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with no_progress_bars():
         model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -133,8 +133,7 @@ def merge_adapter(model: GenmmBuiltinForConditionalGeneration, adapter: Path) ->
     """Merge a PEFT folder into the language model, in float32."""
     from peft import PeftModel
 
-    with warnings.catch_warnings():  # of transformers to peft
-        warnings.simplefilter("ignore", FutureWarning)
+    with no_progress_bars():
         merged = PeftModel.from_pretrained(model.model.language_model, str(adapter))
         model.model.language_model = merged.merge_and_unload()
 

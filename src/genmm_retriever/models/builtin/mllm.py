@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from genmm_retriever.models.builtin.assembly import assembled_folder, read_setti
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
 from genmm_retriever.models.builtin.processing import GenmmBuiltinProcessor, pixel_values
 from genmm_retriever.models.builtin.text import answer_ids, prompt_ids
+from genmm_retriever.models.quiet import no_progress_bars
 from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
@@ -166,8 +166,7 @@ def load_builtin(
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     folder = folder or assembled_folder(progress=progress)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with no_progress_bars():
         model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True
         )
