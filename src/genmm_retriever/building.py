@@ -253,7 +253,8 @@ def stage_and_build(
         DuplicateIdError: If two items share an id.
         EmptyCorpusError: If there is no usable item.
     """
-    staged = writer.stage_items(items, replace=replace)
+    # An interrupted build of other items is not what is asked for now.
+    staged = writer.stage_items(items, replace=replace, only=True)
     Builder(writer, model, strict=strict, progress=progress).run()
     return BuildReport(
         items=len(writer.live_rows()),

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from genmm_retriever.corpus.references import (
@@ -17,8 +17,10 @@ from genmm_retriever.corpus.references import (
 )
 from genmm_retriever.corpus.store import files
 from genmm_retriever.corpus.store.database import (
+    ROW_TABLES,
     Tables,
     checksum,
+    chunks,
     encode_item,
     encode_metadata,
 )
@@ -28,7 +30,9 @@ from genmm_retriever.errors import DuplicateIdError, ImageError, InputError
 from genmm_retriever.schema import Item
 
 
-def stage_items(staging: Staging, items: Iterable[Item], *, replace: bool) -> StageReport:
+def stage_items(
+    staging: Staging, items: Iterable[Item], *, replace: bool, only: bool = False
+) -> StageReport:
     """Stage all items or none; see `IndexWriter.stage_items`."""
     counts = {"added": 0, "replaced": 0, "unchanged": 0}
     seen: dict[str, tuple[int, str]] = {}
@@ -45,9 +49,24 @@ def stage_items(staging: Staging, items: Iterable[Item], *, replace: bool) -> St
                 )
             seen[item.id] = number, _describe(item)
             counts[_stage_one(staging, tables, item, replace=replace)] += 1
-        if not counts["added"] and not counts["replaced"]:
+        dropped = _drop_others(staging, tables, seen) if only else 0
+        if not counts["added"] and not counts["replaced"] and not dropped:
             staging.set_meta("changes", before - 1)
     return StageReport(**counts)
+
+
+def _drop_others(staging: Staging, tables: Tables, wanted: Container[str]) -> int:
+    """Drop what interrupted work staged and never published, unless it is wanted now."""
+    dropped = 0
+    for table, names in (("items", ROW_TABLES), ("skipped", ("skipped",))):
+        sql = f"SELECT row, id FROM {table} WHERE row >= ?"
+        staged = tables.run(sql, (staging.number("published_row"),)).fetchall()
+        others = [row for row, name in staged if name not in wanted]
+        for marks, part in chunks(others):
+            for name in names:
+                tables.run(f"DELETE FROM {name} WHERE row IN {marks}", part)
+        dropped += len(others)
+    return dropped
 
 
 def _stage_one(staging: Staging, tables: Tables, item: Item, *, replace: bool) -> str:

@@ -22,6 +22,10 @@ from genmm_retriever.errors import (
     InputError,
 )
 
+_MARK_PUBLISHED = (
+    "INSERT OR REPLACE INTO meta "
+    "SELECT 'published_row', coalesce((SELECT value FROM meta WHERE key = 'next_row'), '0')"
+)
 _OWN = (files.STAGING, files.GENERATIONS, files.FEATURES, files.BLOBS)
 
 
@@ -114,6 +118,7 @@ class Staging:
             tables.run("DROP TABLE superseded")
             self.set_meta("base_generation", generation)
             self.set_meta("fresh", 0)
+            tables.run(_MARK_PUBLISHED)
             self.set_meta("changes", -1)
         shutil.rmtree(self.folder / files.STAGING / "arrays", ignore_errors=True)
 
@@ -176,6 +181,8 @@ def _make_work(
             "changes": "0",
         }
         connection.executemany("INSERT OR REPLACE INTO meta VALUES(?, ?)", values.items())
+        if source is not None:
+            connection.execute(_MARK_PUBLISHED)
         connection.execute("COMMIT")
     finally:
         connection.close()

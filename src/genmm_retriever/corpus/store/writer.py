@@ -123,7 +123,9 @@ class IndexWriter:
         """The index folder."""
         return self._staging.folder
 
-    def stage_items(self, items: Iterable[Item], *, replace: bool = False) -> StageReport:
+    def stage_items(
+        self, items: Iterable[Item], *, replace: bool = False, only: bool = False
+    ) -> StageReport:
         """Take in items, all or (on any error) none.
 
         Pictures given as bytes or `data:` URIs become files of the index; paths become
@@ -133,12 +135,14 @@ class IndexWriter:
             items: The items; an id must not come twice.
             replace: Whether an id that the index has is replaced when its content (for a
                 picture also its file's size or time) differs. Equal items stay as they are.
+            only: Whether items that interrupted work staged, that no reader has seen and that
+                are not among these are dropped.
 
         Raises:
             DuplicateIdError: If an id comes twice, or exists with other content and `replace`
                 is false; both are named.
         """
-        return stage_items(self._staging, items, replace=replace)
+        return stage_items(self._staging, items, replace=replace, only=only)
 
     def pending(self, stage: Stage) -> list[int]:
         """Rows that lack a stage, ascending; for `"features"` only rows with a picture."""

@@ -1,0 +1,107 @@
+"""What interrupted work leaves behind, when something else is asked for next."""
+
+from __future__ import annotations
+
+import pytest
+
+from genmm_retriever.corpus.store import IdentifierRecord, IndexReader, IndexSettings, IndexWriter
+from genmm_retriever.schema import Item
+
+SETTINGS = IndexSettings(model="m", model_fingerprint="f")
+
+
+def texts(*names):
+    return [Item(id=name, text=f"text of {name}") for name in names]
+
+
+def complete(writer):
+    rows = writer.pending("identifiers")
+    writer.put_identifiers(
+        [IdentifierRecord(row, f"name {row}", (row + 1, 0), (-1.0, -1.0)) for row in rows]
+    )
+    return writer.publish()
+
+
+def published(path):
+    with IndexReader.open(path) as reader:
+        return [item.id for item in reader.items(reader.live_rows())]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_first_build_of_another_source_drops_the_interrupted_one(tmp_path, overwrite):
+    path = tmp_path / "index"
+    if overwrite:
+        with IndexWriter.create(path, SETTINGS) as writer:
+            writer.stage_items(texts("old"))
+            complete(writer)
+    with IndexWriter.create(path, SETTINGS, overwrite=overwrite) as writer:
+        writer.stage_items(texts("a", "b", "c"), only=True)
+    with IndexWriter.create(path, SETTINGS) as writer:
+        report = writer.stage_items(texts("b", "d"), only=True)
+        assert (report.added, report.unchanged) == (1, 1)
+        complete(writer)
+    assert published(path) == ["b", "d"]
+
+
+def test_without_asking_for_it_nothing_is_dropped(tmp_path):
+    with IndexWriter.create(tmp_path / "index", SETTINGS) as writer:
+        writer.stage_items(texts("a"))
+        writer.stage_items(texts("b"))
+        complete(writer)
+    assert published(tmp_path / "index") == ["a", "b"]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_what_readers_have_seen_is_never_dropped(tmp_path, reopened):
+    path = tmp_path / "index"
+    writer = IndexWriter.create(path, SETTINGS)
+    writer.stage_items(texts("a", "b"), only=True)
+    complete(writer)
+    if reopened:
+        writer.close()
+        writer = IndexWriter.open(path)
+    writer.stage_items(texts("c"), only=True)
+    writer.close()
+    with IndexWriter.open(path) as writer:
+        writer.stage_items(texts("d"), only=True)
+        complete(writer)
+    assert published(path) == ["a", "b", "d"]
+
+
+def test_a_dropped_replacement_leaves_what_it_would_have_replaced(tmp_path):
+    path = tmp_path / "index"
+    with IndexWriter.create(path, SETTINGS) as writer:
+        writer.stage_items(texts("a"), only=True)
+        complete(writer)
+    with IndexWriter.open(path) as writer:
+        writer.stage_items([Item(id="a", text="changed")], replace=True, only=True)
+    with IndexWriter.open(path) as writer:
+        writer.stage_items(texts("b"), only=True)
+        complete(writer)
+    with IndexReader.open(path) as reader:
+        found = reader.items(reader.live_rows())
+        assert [item.text for item in found] == ["text of a", "text of b"]
+
+
+def test_skipped_items_of_interrupted_work_are_forgotten(tmp_path):
+    with IndexWriter.create(tmp_path / "index", SETTINGS) as writer:
+        writer.stage_items(texts("a", "bad"), only=True)
+        writer.skip(1, "broken")
+    with IndexWriter.create(tmp_path / "index", SETTINGS) as writer:
+        writer.stage_items(texts("b"), only=True)
+        assert writer.skipped() == []
+        complete(writer)
+    assert published(tmp_path / "index") == ["b"]
+
+
+def test_broken_input_drops_nothing(tmp_path):
+    def broken():
+        yield from texts("b")
+        raise RuntimeError("the source is broken")
+
+    with IndexWriter.create(tmp_path / "index", SETTINGS) as writer:
+        writer.stage_items(texts("a"), only=True)
+        with pytest.raises(RuntimeError, match="broken"):
+            writer.stage_items(broken(), only=True)
+        complete(writer)
+    assert published(tmp_path / "index") == ["a"]
