@@ -103,14 +103,7 @@ def fit(seen: Sequence[Observed], *, budget: int, debias: float) -> Calibration:
 
 def _fit(seen: Sequence[Observed]) -> tuple[Tensor, float]:
     """Weights that rank best, scaled so that sigmoid(weights @ parts + bias) is a probability."""
-    width = seen[0].parts.shape[1]
-    weights = _minimise(
-        torch.zeros(width, dtype=torch.float64),
-        lambda w: (
-            sum((_listwise(one, w) for one in seen), torch.zeros(())) / len(seen)
-            + 1e-4 * w.square().sum()
-        ),
-    )
+    weights = _ranking_weights(seen, torch.ones(seen[0].parts.shape[1], dtype=torch.float64))
     scores = torch.cat([one.parts @ weights for one in seen])
     labels = torch.cat([one.relevant for one in seen]).to(scores.dtype)
     centre, spread = scores.mean(), scores.std() + 1e-9
@@ -122,6 +115,20 @@ def _fit(seen: Sequence[Observed]) -> tuple[Tensor, float]:
     )
     slope = float(platt[0] / spread)
     return weights * slope, float(platt[1]) - slope * float(centre)
+
+
+def _ranking_weights(seen: Sequence[Observed], used: Tensor) -> Tensor:
+    """Weights, none below zero: no part may count against what it speaks for."""
+    weights = _minimise(
+        torch.zeros_like(used),
+        lambda w: (
+            sum((_listwise(one, w * used) for one in seen), torch.zeros(())) / len(seen)
+            + 1e-4 * w.square().sum()
+        ),
+    )
+    if bool((weights >= 0).all()):
+        return weights * used
+    return _ranking_weights(seen, used * (weights > 0))
 
 
 def _listwise(one: Observed, weights: Tensor) -> Tensor:
