@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genmm_retriever.constraints.base import Constraint, StateT
 from genmm_retriever.errors import ModelError
-from genmm_retriever.models.base import DecodingState
+from genmm_retriever.models.base import DecodingState, log_normaliser
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def expand(live: Live[StateT], constraint: Constraint[StateT], debias: float) ->
     """
     legal = constraint.legal(live.constraint)
     logits = live.model.logits
-    normaliser = torch.logsumexp(logits, dim=-1)
+    normaliser = log_normaliser(logits)
     step = logits[legal.rows, legal.tokens] - normaliser[legal.rows]
     if bool(step.isnan().any()):
         raise ModelError(

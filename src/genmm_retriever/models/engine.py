@@ -11,13 +11,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from genmm_retriever.errors import InputError
-from genmm_retriever.models.base import DecodingState, log_softmax_at
+from genmm_retriever.models.base import DecodingState, log_normaliser, log_softmax_at
 from genmm_retriever.models.caches import gather, is_gatherable
 from genmm_retriever.models.forwarding import ForwardPass
+from genmm_retriever.models.passes import pass_cost, passes
 from genmm_retriever.models.rendering import pack
 
-_LOGITS_AT_ONCE = 2**26
-"""Entries of a float32 logits block, 256 MiB; scoring never holds more."""
+_LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
+"""Entries of a float32 logits block; scoring never holds more.
+
+On a CPU 16 MiB: the allocator then reuses the block instead of mapping fresh pages.
+"""
 
 
 @dataclass
@@ -94,7 +98,7 @@ class RowEngine:
         """Next-token logits of whole sequences; padded on the right, which no row can see."""
         lengths = [_length(p, t) for p, t in zip(rows.prompts, rows.tails, strict=True)]
         logits = torch.empty(len(lengths), self.vocab_size, device=self.device)
-        for chunk in self._chunks(lengths):
+        for chunk in self._passes(lengths):
             prompts, tails = [rows.prompts[i] for i in chunk], [rows.tails[i] for i in chunk]
             inputs, positions = self._inputs(prompts, tails, left=False)
             width = inputs["input_ids"].shape[1]
@@ -154,7 +158,8 @@ class RowEngine:
         # Tails of one token are known already; the others are run without their last token.
         longer = [i for i, tail in enumerate(tails) if len(tail) > 1]
         width = state.cache.mask.shape[1] if isinstance(state.cache, _Cached) else 0
-        for chunk in self._chunks([width + len(tails[i]) for i in longer]):
+        fed = [len(tails[i]) - 1 for i in longer]
+        for chunk in self._passes(fed, [width + 1] * len(longer)):
             chosen = [longer[i] for i in chunk]
             rest = self._continue(state, parents[chosen], [tails[i] for i in chosen])
             for i, score in zip(chosen, rest, strict=True):
@@ -189,7 +194,7 @@ class RowEngine:
         scores: list[Tensor] = [torch.empty(0)] * len(tails)
         lengths = [_length(p, t) for p, t in zip(encoded, tails, strict=True)]
         left = self.can_gather
-        for chunk in self._chunks(lengths):
+        for chunk in self._passes(lengths):
             chosen = [tails[i] for i in chunk]
             prompts = [encoded[i] for i in chunk]
             # The last token of a tail is asked for, never fed.
@@ -212,25 +217,17 @@ class RowEngine:
     def _scores_at(self, states: Tensor, tails: Sequence[Sequence[int]]) -> list[Tensor]:
         """Log-probabilities of the tails' tokens, given one state a token, row after row."""
         targets = torch.tensor([token for tail in tails for token in tail], device=states.device)
-        size = max(1, _LOGITS_AT_ONCE // self.vocab_size)
+        size = max(1, _LOGITS_AT_ONCE.get(states.device.type, 2**24) // self.vocab_size)
         parts = []
         for start in range(0, len(targets), size):
             logits = self.forward.logits(states[start : start + size])
             at = logits.gather(1, targets[start : start + size, None])[:, 0]
-            parts.append(at - torch.logsumexp(logits, dim=-1))
+            parts.append(at - log_normaliser(logits))
         return list(torch.split(torch.cat(parts), [len(tail) for tail in tails]))
 
-    def _chunks(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Rows in passes of at most `tokens_per_pass` padded tokens, by length if several."""
-        if not lengths or max(lengths) * len(lengths) <= self.tokens_per_pass:
-            return [list(range(len(lengths)))] if lengths else []
-        chunks: list[list[int]] = [[]]
-        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-            first = lengths[chunks[-1][0]] if chunks[-1] else lengths[row]
-            if chunks[-1] and first * (len(chunks[-1]) + 1) > self.tokens_per_pass:
-                chunks.append([])
-            chunks[-1].append(row)
-        return chunks
+    def _passes(self, fed: Sequence[int], before: Sequence[int] | None = None) -> list[list[int]]:
+        cost = pass_cost(self.device.type)
+        return passes(fed, most=self.tokens_per_pass, cost=cost, before=before)
 
 
 def _length(prompt: dict[str, Tensor], tail: Sequence[int]) -> int:
