@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,6 @@ _SCHEMES: dict[str, type[StructuredIdentifiers] | type[NumericIdentifiers]] = {
     "structured": StructuredIdentifiers,
     "numeric": NumericIdentifiers,
 }
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,14 @@ class Builder:
         self._trie()
         return self.writer.publish()
 
-    def _batches(self, rows: Sequence[T], size: int, what: str) -> Iterator[Sequence[T]]:
-        with tqdm(total=len(rows), desc=what, disable=not self.progress or not rows) as bar:
-            for start in range(0, len(rows), size):
-                batch = rows[start : start + size]
+    def _bar(self, total: int, what: str) -> tqdm[Any]:
+        return tqdm(total=total, desc=what, disable=not self.progress or not total)
+
+    def _batches(self, rows: Sequence[int], what: str) -> Iterator[list[int]]:
+        """Rows by blocks of their numbers, so that batches are the same after any interruption."""
+        with self._bar(len(rows), what) as bar:
+            for _, block in groupby(rows, key=lambda row: row // IMAGES_AT_ONCE):
+                batch = list(block)
                 yield batch
                 bar.update(len(batch))
 
@@ -118,7 +122,7 @@ class Builder:
         rows = self.writer.pending("features")
         if not rows or self.model.encode_images([_tiny_picture()]) is None:
             return
-        for batch in self._batches(rows, IMAGES_AT_ONCE, "looking"):
+        for batch in self._batches(rows, "looking"):
             opened = list(self._opened(batch))
             if opened:
                 features = self.model.encode_images([image for _, image in opened])
@@ -140,7 +144,7 @@ class Builder:
 
     def _descriptions(self) -> None:
         rows = self.writer.pending("descriptions")
-        for batch in self._batches(rows, IMAGES_AT_ONCE, "describing"):
+        for batch in self._batches(rows, "describing"):
             items = dict(zip(batch, self.writer.items(batch), strict=True))
             pictures = self._pictures([row for row in batch if items[row].kind == "image"])
             captions = self.describer.describe([part for _, part in pictures])
@@ -153,6 +157,9 @@ class Builder:
             for row, item in items.items():
                 if item.kind == "text":
                     found[row] = self._own_words(item)
+            for row in [row for row, described in found.items() if not described]:
+                del found[row]
+                self.writer.skip(row, "neither it nor what was written of it has visible words")
             if found:
                 self.writer.put_descriptions(found)
 
@@ -170,10 +177,11 @@ class Builder:
     ) -> Iterator[tuple[int, list[Description]]]:
         """What the model's own classifier sees: words that no caption of its may have taught."""
         see = getattr(self.model, "object_words", None)
-        if see is None or not pictures:
+        looked = [(row, part.features) for row, part in pictures if part.features is not None]
+        if see is None or not looked:
             return
-        features = torch.stack([part.features for _, part in pictures if part.features is not None])
-        for (row, _), seen in zip(pictures, see(features, least=OBJECTS_LEAST), strict=True):
+        features = torch.stack([one for _, one in looked])
+        for (row, _), seen in zip(looked, see(features, least=OBJECTS_LEAST), strict=True):
             if seen:
                 yield row, [Description(", ".join(name for name, _ in seen), "objects")]
 
@@ -201,15 +209,17 @@ class Builder:
         ]
         null = null_prompt(self.model)
         # Batches end at an item's end: an item's identifiers are put together.
-        for group in self._batches(_grouped(pairs), 1, "identifying"):
-            tokens = [[*self.model.encode(text), self.model.eos_token_id] for _, text in group[0]]
-            scored = self.model.score([null] * len(tokens), tokens)
-            self.writer.put_identifiers(
-                [
-                    IdentifierRecord(row, text, tuple(ids), tuple(logprobs.tolist()))
-                    for (row, text), ids, logprobs in zip(group[0], tokens, scored, strict=True)
-                ]
-            )
+        with self._bar(len(pairs), "identifying") as bar:
+            for group in _grouped(pairs):
+                tokens = [[*self.model.encode(text), self.model.eos_token_id] for _, text in group]
+                scored = self.model.score([null] * len(tokens), tokens)
+                self.writer.put_identifiers(
+                    [
+                        IdentifierRecord(row, text, tuple(ids), tuple(logprobs.tolist()))
+                        for (row, text), ids, logprobs in zip(group, tokens, scored, strict=True)
+                    ]
+                )
+                bar.update(len(group))
 
     def _scheme(self, descriptions: Sequence[Sequence[str]]) -> Identifiers:
         """The scheme that the index was begun with, or one fitted on its first items."""

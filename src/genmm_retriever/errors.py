@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class GenmmError(Exception):
     """Base of everything this package raises on purpose.
@@ -95,3 +100,11 @@ class MissingExtraError(ModelError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, on one line: the field and what is wrong."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    what = first["msg"].removeprefix("Value error, ")
+    return f"`{place}`: {what}" if place else what

@@ -11,14 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ValidationError
+
 from genmm_retriever.corpus.readers import Source, read_sources
 from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter
 from genmm_retriever.errors import (
     CapabilityError,
     EmptyCorpusError,
+    IndexStateError,
     InputError,
     ModelError,
     QueryError,
+    first_problem,
 )
 from genmm_retriever.schema import IDENTIFIERS_PER_ITEM, Hit, ImageRef, Kind, Query, Scalar
 
@@ -70,7 +74,7 @@ class GenerativeMMRetriever:
         verify: str = "likelihood",
         num_beams: int = 50,
         candidates: int = 100,
-        budget: int = 24,
+        budget: int = 16,
         device: str | None = None,
     ) -> None:
         self.path = Path(path)
@@ -82,6 +86,7 @@ class GenerativeMMRetriever:
         self._lock = threading.RLock()
         self._model: MLLM | None = None
         self._asker: Asker | None = None
+        self._closed = False
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._reader = IndexReader.open(self.path)
         self.build_report: BuildReport | None = None
@@ -144,7 +149,7 @@ class GenerativeMMRetriever:
         _check_options(**options)
         found = _first_of(read_sources(source, items=items, use_text=use_text, limit=limit))
         loaded = _load(model, device)
-        settings = IndexSettings(
+        settings = _settings(
             model=loaded.name,
             model_fingerprint=loaded.fingerprint,
             identifiers=identifiers,
@@ -189,6 +194,7 @@ class GenerativeMMRetriever:
         with self._lock:
             self._reader.close()
             self._asker = None
+            self._closed = True
             if self._temporary is not None:
                 self._temporary.cleanup()
                 self._temporary = None
@@ -262,6 +268,7 @@ class GenerativeMMRetriever:
         if not asked:
             return []
         with self._lock:
+            self._check_open()
             trace = Trace()
             hits = self._current().ask(asked, k, verify=verify != "off", trace=trace)
             self.last_timings = trace.timings
@@ -302,6 +309,7 @@ class GenerativeMMRetriever:
         """
         from genmm_retriever.building import stage_and_build
 
+        self._check_open()
         settings = self.settings
         found = _first_of(read_sources(source, items=settings.items, use_text=settings.use_text))
         with self._lock:
@@ -322,6 +330,7 @@ class GenerativeMMRetriever:
             InputError: If an id is unknown; then nothing is deleted.
         """
         with self._lock:
+            self._check_open()
             with IndexWriter.open(self.path) as writer:
                 count = writer.delete(ids)
                 writer.publish()
@@ -331,6 +340,7 @@ class GenerativeMMRetriever:
     def info(self) -> dict[str, Any]:
         """Counts, model and settings; does not load the model."""
         with self._lock:
+            self._check_open()
             self._refresh()
             settings = self.settings.model_dump(mode="json")
             settings["item_kind"] = settings.pop("items")
@@ -355,6 +365,10 @@ class GenerativeMMRetriever:
                 lines.append("   filled     no generated identifier led here")
             lines += [f"   {name:<10} {value:.3f}" for name, value in evidence.parts.items()]
         return "\n".join(lines)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise IndexStateError("this retriever is closed", "open the index again")
 
     def _current(self) -> Asker:
         """The asker over the newest generation."""
@@ -392,6 +406,13 @@ def _first_of(items: Iterable[Any]) -> Iterable[Any]:
     return chained()
 
 
+def _settings(**values: Any) -> IndexSettings:
+    try:
+        return IndexSettings(**values)
+    except ValidationError as error:
+        raise InputError(f"the index cannot be made so: {first_problem(error)}") from error
+
+
 def _load(model: MLLM | str, device: str | None) -> MLLM:
     from genmm_retriever.models.base import MLLM
     from genmm_retriever.models.loading import load_model
@@ -421,14 +442,20 @@ def _as_query(
     filters: dict[str, Scalar | list[Scalar]] | None = None,
     kind: Kind | None = None,
 ) -> Query:
+    given = {"image": image, "filters": filters, "kind": kind}
+    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     if isinstance(query, Query):
-        if image is None and filters is None and kind is None:
-            return query
-        changes = {"image": image, "filters": filters, "kind": kind}
-        return query.model_copy(update={k: v for k, v in changes.items() if v is not None})
-    if image is None and not (query and query.strip()):
+        changes = {**dict(query), **changes}
+    elif query is not None and not isinstance(query, str):
+        raise QueryError(f"a query of type {type(query).__name__}", "give a str or a Query")
+    elif image is None and not (query and query.strip()):
         raise QueryError("the query is empty", "give some words, a picture, or both")
-    return Query(text=query, image=image, filters=filters or {}, kind=kind)
+    else:
+        changes["text"] = query
+    try:
+        return Query.model_validate(changes)
+    except ValidationError as error:
+        raise QueryError(f"the query cannot be asked: {first_problem(error)}") from error
 
 
 def _check_options(
@@ -443,13 +470,13 @@ def _check_options(
     _checked_k(k)
     _checked_verify(verify)
     for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
-        if value < 1:
-            raise InputError(f"{name} is {value}", "give at least 1")
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}", "give a whole number of at least 1")
 
 
 def _checked_k(k: int) -> int:
-    if not 1 <= k <= MAX_K:
-        raise QueryError(f"k is {k}", f"give a number from 1 to {MAX_K}")
+    if not isinstance(k, int) or not 1 <= k <= MAX_K:
+        raise QueryError(f"k is {k!r}", f"give a whole number from 1 to {MAX_K}")
     return k
 
 

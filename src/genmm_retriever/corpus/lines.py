@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from genmm_retriever.corpus.references import image_reference, is_unicode, is_uri
-from genmm_retriever.errors import SourceError
+from genmm_retriever.errors import SourceError, first_problem
 from genmm_retriever.schema import Item
 
 Items = Literal["images", "captions"]
@@ -147,10 +147,7 @@ def items_of(
             metadata=metadata,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        raise line_error(path, number, f"`{place}`: {what}" if place else what) from error
+        raise line_error(path, number, first_problem(error)) from error
     except ValueError as error:
         raise line_error(path, number, str(error)) from error
 

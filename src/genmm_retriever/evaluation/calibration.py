@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="builtin.json to update")
     parser.add_argument("--limit", type=int, default=100, help="queries to look at")
     parser.add_argument("--candidates", type=int, default=100)
-    parser.add_argument("--budget", type=int, default=24)
+    parser.add_argument("--budget", type=int, default=16)
     given = parser.parse_args(arguments)
     queries = list(read_queries(given.queries))
     chosen = random.Random(1).sample(queries, min(given.limit, len(queries)))

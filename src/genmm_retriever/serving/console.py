@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from ..errors import GenmmError, MissingExtraError
+from ..errors import GenmmError, MissingExtraError, first_problem
 
 PROGRAM = "genmm"
 INTERRUPTED = 130
@@ -189,9 +189,7 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, GenmmError):
         return str(error), error.exit_code
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return f"{where}: {first['msg']}" if where else str(first["msg"]), 2
+        return first_problem(error), 2
     if isinstance(error, OSError) and error.filename is not None:
         name = os.fsdecode(error.filename) if not isinstance(error.filename, int) else "a file"
         return f"{name}: {error.strerror} (check the path, its rights and the free space)", 2

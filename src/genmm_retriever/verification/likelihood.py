@@ -40,7 +40,7 @@ class LikelihoodVerifier:
     """
 
     def __init__(
-        self, model: MLLM, *, budget: int = 24, calibration: Calibration | None = None
+        self, model: MLLM, *, budget: int = 16, calibration: Calibration | None = None
     ) -> None:
         self.model = model
         self.budget = budget
