@@ -126,8 +126,8 @@ def identifiers(path):
 
 @pytest.fixture
 def mixed(pictures):
-    """Five pictures, a broken one after them, and a text."""
-    (pictures / "p5.png").write_bytes(b"\x89PNG\r\n\x1a\n cut short")
+    """Five pictures, a broken one among them, and a text."""
+    (pictures / "p2.png").write_bytes(b"\x89PNG\r\n\x1a\n cut short")
     return [pictures, TEXT]
 
 
@@ -211,12 +211,12 @@ def test_report_and_published_counts(tmp_path, mixed, watched):
     report = build(tmp_path / "index", mixed, model)
     assert (report.items, report.added, report.replaced, report.unchanged) == (6, 7, 0, 0)
     [(name, reason)] = report.skipped
-    assert name == "p5.png"
-    assert "p5.png" in reason
+    assert name == "p2.png"
+    assert "p2.png" in reason
     with IndexReader.open(tmp_path / "index") as reader:
         counts = reader.counts()
         assert (counts["items"], counts["images"], counts["texts"]) == (6, 5, 1)
-        assert reader.row("p5.png") is None
+        assert reader.row("p2.png") is None
         assert reader.skipped() == report.skipped
 
 
@@ -236,7 +236,7 @@ def test_other_settings_are_refused_by_name(tmp_path, mixed, watched):
 
 
 def test_strict_refuses_a_broken_picture(tmp_path, mixed, watched):
-    with pytest.raises(ImageError, match=r"p5\.png"):
+    with pytest.raises(ImageError, match=r"p2\.png"):
         build(tmp_path / "index", mixed, watched(), strict=True)
     assert not (tmp_path / "index" / "manifest.json").exists()
 
@@ -245,14 +245,28 @@ def test_a_mended_picture_is_taken_in(tmp_path, mixed, watched, noise):
     path = tmp_path / "index"
     build(path, mixed, watched())
     before = records(path)
-    noise(seed=5).save(mixed[0] / "p5.png")
+    noise(seed=5).save(mixed[0] / "p2.png")
     model = watched()
     report = build(path, mixed, model)
     assert (report.items, report.skipped) == (7, [])
     assert model.done["encode_images"] == 1
     after = records(path)
-    assert after.pop("p5.png")[3]
+    assert after.pop("p2.png")[3]
     assert after == before
+
+
+def test_what_has_no_visible_words_is_reported(tmp_path, watched, pictures):
+    def silent(prompts, **options):
+        return [[""] * options["num_return_sequences"] for _ in prompts]
+
+    blank = Item(id="blank", text="\u200b\u200b")
+    path = tmp_path / "index"
+    report = build(
+        path, [pictures / "p0.png", blank, TEXT], watched(generate=silent, object_words=None)
+    )
+    assert {name for name, _ in report.skipped} == {"blank", "p0.png"}
+    assert all("visible words" in reason for _, reason in report.skipped)
+    assert list(records(path)) == ["t"]
 
 
 def test_only_broken_pictures_make_no_index(tmp_path, watched):
@@ -439,7 +453,7 @@ def test_without_features_pictures_are_shown_as_pixels(tmp_path, mixed, watched)
     kept = build(tmp_path / "kept", mixed, watched())
     model = watched(encode_images=lambda images: None, object_words=None)
     report = build(tmp_path / "index", mixed, model)
-    assert (report.items, [name for name, _ in report.skipped]) == (6, ["p5.png"])
+    assert (report.items, [name for name, _ in report.skipped]) == (6, ["p2.png"])
     assert kept.skipped == report.skipped
     found = records(tmp_path / "index")
     assert {one[2] for one in found.values()} == {None}

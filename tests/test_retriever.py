@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import functools
 import io
 import json
 import math
@@ -23,6 +22,7 @@ from genmm_retriever.errors import (
     DuplicateIdError,
     EmptyCorpusError,
     ImageError,
+    IndexStateError,
     InputError,
     ModelError,
     QueryError,
@@ -87,9 +87,7 @@ def narrow(monkeypatch):
     """A search that keeps one beam and prunes to the end: it finds an item or two."""
     from genmm_retriever import asking
 
-    monkeypatch.setattr(
-        asking, "BeamConfig", functools.partial(asking.BeamConfig, max_leaves_exact=0)
-    )
+    monkeypatch.setattr(asking, "_LEAVES_AT_ONCE", 0)
     return {"num_beams": 1}
 
 
@@ -558,6 +556,42 @@ def test_bad_arguments(retriever, tmp_path):
     assert len(retriever.retrieve("x")) == 10, "a refused query leaves the retriever usable"
 
 
+@pytest.mark.parametrize(
+    ("query", "options", "named"),
+    [
+        ("x", {"k": 2.5}, "k is 2.5"),
+        ("x", {"k": "3"}, "k is '3'"),
+        ("x", {"kind": "video"}, "`kind`"),
+        (Query(text="x"), {"kind": "video"}, "`kind`"),
+        ("x", {"filters": {"a": {"b": 1}}}, "`filters.a"),
+        (5, {}, "type int"),
+    ],
+)
+def test_arguments_of_a_wrong_type(retriever, query, options, named):
+    with pytest.raises(QueryError, match=named) as caught:
+        retriever.retrieve(query, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_that_no_index_can_have(tiny_builtin, source):
+    for options in ({"identifiers_per_item": 0}, {"identifiers": "x"}):
+        with pytest.raises(InputError, match=f"`{next(iter(options))}`"):
+            GenerativeMMRetriever.from_images(source, model=tiny_builtin, **options)
+
+
+def test_a_closed_retriever_says_so(own):
+    own.close()
+    for use in (
+        lambda: own.retrieve("x"),
+        lambda: own.add(Item(id="new", text="x")),
+        lambda: own.delete("t0"),
+        own.info,
+    ):
+        with pytest.raises(IndexStateError, match="closed"):
+            use()
+    own.close()
+
+
 def test_odd_queries_are_answered(retriever):
     for text in ("?", "\U0001f415\u200d\U0001f9ba", "<|im_end|>", "word " * 600, "a\x00b"):
         assert len(retriever.retrieve(text, k=3)) == 3
@@ -727,6 +761,15 @@ def test_additions_that_are_refused(own, tmp_path):
     assert (report.items, len(own.retrieve("a boat", k=50))) == (10, 10)
     with pytest.raises(EmptyCorpusError):
         own.add([], progress=False)
+
+
+def test_a_refused_addition_does_not_come_back_with_the_next(own, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        own.add([Item(id="good", text="x"), tmp_path / "broken.png"], strict=True, progress=False)
+    report = own.add(Item(id="u", text="another"), progress=False)
+    assert (report.added, report.items, report.skipped) == (1, 11, [])
+    assert "good" not in ids(own.retrieve("x", k=50))
 
 
 # ---------------------------------------------------------------- kinds of items and identifiers

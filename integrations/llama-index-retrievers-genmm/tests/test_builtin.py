@@ -32,12 +32,12 @@ def opened(index: Path) -> Iterator[GenerativeMMRetriever]:
 
 
 def test_text_query(opened: GenerativeMMRetriever) -> None:
-    nodes = opened.text_to_image_retrieve("a motorcycle")
+    nodes = opened.text_to_image_retrieve("a cup of coffee")
     first = nodes[0]
-    assert first.node_id == "motorcycle_left.png"
+    assert first.node_id == "coffee.png"
     assert isinstance(first.node, Node)
     path = first.node.image_resource.path
-    assert path.read_bytes() == Path(photograph("motorcycle_left.png")).read_bytes()
+    assert path.read_bytes() == Path(photograph("coffee.png")).read_bytes()
     assert first.node.image_resource.mimetype == "image/png"
     assert first.get_content()
     assert first.metadata["generated_id"]
