@@ -294,7 +294,7 @@ def test_equal_pictures_are_items_of_their_own(tmp_path, watched, noise):
     build(tmp_path / "index", [tmp_path / f"{name}.png" for name in "abc"], watched())
     found = identifiers(tmp_path / "index")
     assert len(found) == 3
-    assert len({len(names) for names in found.values()}) == 1
+    assert all(found.values())
     flat = [text for texts in found.values() for text in texts]
     assert len(flat) == len(set(flat)) > 3
 
