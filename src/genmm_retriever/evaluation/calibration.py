@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from genmm_retriever.errors import InputError
@@ -129,21 +130,20 @@ def _fit(seen: Sequence[Observed]) -> tuple[Tensor, float]:
 
 def _ranking_weights(seen: Sequence[Observed], used: Tensor) -> Tensor:
     """Weights, none below zero: no part may count against what it speaks for."""
-    weights = _minimise(
-        torch.zeros_like(used),
-        lambda w: (
-            sum((_listwise(one, w * used) for one in seen), torch.zeros(())) / len(seen)
-            + 1e-4 * w.square().sum()
-        ),
-    )
+    parts = pad_sequence([one.parts for one in seen], batch_first=True)
+    there = pad_sequence([torch.ones_like(one.relevant) for one in seen], batch_first=True)
+    relevant = pad_sequence([one.relevant for one in seen], batch_first=True)
+
+    def loss(weights: Tensor) -> Tensor:
+        logits = parts @ (weights * used)
+        everything = logits.masked_fill(~there, -torch.inf).logsumexp(1)
+        right = logits.masked_fill(~relevant, -torch.inf).logsumexp(1)
+        return (everything - right).mean() + 1e-4 * weights.square().sum()
+
+    weights = _minimise(torch.zeros_like(used), loss)
     if bool((weights >= 0).all()):
         return weights * used
     return _ranking_weights(seen, used * (weights > 0))
-
-
-def _listwise(one: Observed, weights: Tensor) -> Tensor:
-    logits = one.parts @ weights
-    return torch.logsumexp(logits, 0) - torch.logsumexp(logits[one.relevant], 0)
 
 
 def _minimise(start: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
