@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 building = pytest.importorskip("genmm_retriever.building")
 
-WATCHED = ("encode_images", "generate", "score")
+WATCHED = ("encode_images", "generate", "score_from")
 TEXT = Item(id="t", text="Two children build a castle of sand.")
 
 
@@ -52,6 +52,8 @@ def watched(tiny_builtin):
                 if name == "generate":
                     options["max_new_tokens"] = min(options["max_new_tokens"], 10)
                 found = original(inputs, *arguments, **options)
+                if name == "score_from":
+                    inputs = arguments[-1]
                 # The builder asks by a picture of 8 x 8 whether there are features at all.
                 model.done[name] += sum(getattr(i, "size", None) != (8, 8) for i in inputs)
                 return found
@@ -148,9 +150,9 @@ STOPS = [
     ("generate", 1),
     ("generate", 2),
     ("generate", 5),
-    ("score", 1),
-    ("score", 2),
-    ("score", 3),
+    ("score_from", 1),
+    ("score_from", 2),
+    ("score_from", 3),
 ]
 
 
@@ -167,7 +169,7 @@ def test_an_interrupted_build_goes_on_to_the_same_index(tmp_path, mixed, watched
         assert published(path) == expected, f"interrupted in {name} number {number}"
         together = broken.done + second.done
         assert together["encode_images"] == once.done["encode_images"]
-        assert together["score"] == once.done["score"]
+        assert together["score_from"] == once.done["score_from"]
         # The batch in hand has two pictures; what was asked for them is asked again.
         extra = together["generate"] - once.done["generate"]
         assert 0 <= extra <= 4
@@ -195,7 +197,7 @@ def test_an_interrupted_addition_is_seen_wholly_or_not(tmp_path, pictures, watch
     before = published(path)
     more = [pictures / "p2.png", pictures / "p3.png", TEXT]
     with pytest.raises(KeyboardInterrupt):
-        add(path, more, watched(stop=("score", 2)))
+        add(path, more, watched(stop=("score_from", 2)))
     with IndexReader.open(path) as reader:
         assert (len(reader), reader.generation) == (2, before["generation"])
     second = watched()
@@ -401,7 +403,7 @@ def test_additions_leave_earlier_items_as_they_are(tmp_path, pictures, watched):
     assert published(path)["scheme"] == scheme
     names = [text for texts in identifiers(path).values() for text in texts]
     assert len(names) == len(set(names))
-    assert model.done["score"] == len(after["p2.png"][3]) + len(after["again"][3])
+    assert model.done["score_from"] == len(after["p2.png"][3]) + len(after["again"][3])
 
 
 def test_a_replaced_item_gets_a_new_row_and_only_it_is_done(tmp_path, pictures, watched, noise):

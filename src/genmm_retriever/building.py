@@ -207,12 +207,13 @@ class Builder:
         pairs = [
             (row, text) for (row, _), texts in zip(ready, named, strict=True) for text in texts
         ]
-        null = null_prompt(self.model)
+        empty = self.model.prefill([null_prompt(self.model)])
         # Batches end at an item's end: an item's identifiers are put together.
         with self._bar(len(pairs), "identifying") as bar:
             for group in _grouped(pairs):
                 tokens = [[*self.model.encode(text), self.model.eos_token_id] for _, text in group]
-                scored = self.model.score([null] * len(tokens), tokens)
+                same = torch.zeros(len(tokens), dtype=torch.int64)
+                scored = self.model.score_from(empty, same, tokens)
                 self.writer.put_identifiers(
                     [
                         IdentifierRecord(row, text, tuple(ids), tuple(logprobs.tolist()))
