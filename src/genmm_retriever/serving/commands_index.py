@@ -146,10 +146,9 @@ def check(console: Console, index: IndexPath) -> None:
     lines = [printable(f"{p.file}: {p.what}; {p.mend}") for p in problems]
     console.result(data, "\n".join(lines) if problems else "every file is as it was written")
     if problems:
+        number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems, the first"
         raise IndexDamagedError(
-            f"{index} has {len(problems)} damaged files, first {problems[0].file}: "
-            f"{problems[0].what}",
-            problems[0].mend,
+            f"{index} cannot be used: {number} in {problems[0].file}", problems[0].mend
         )
 
 
