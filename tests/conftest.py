@@ -14,17 +14,28 @@ import pytest
 from PIL import Image
 
 
-def _tokenizer() -> Any:
-    """Byte-level, with the special tokens of SmolLM2 and the picture's placeholder last."""
+def _byte_level(special: list[str]) -> Any:
+    """A byte-level tokenizer backend whose first tokens are the given special ones."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    vocab = {token: i for i, token in enumerate([*special, *alphabet])}
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokens = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+@pytest.fixture(scope="session")
+def byte_level() -> Callable[[list[str]], Any]:
+    """Makes a byte-level tokenizer backend from its special tokens."""
+    return _byte_level
+
+
+def _tokenizer() -> Any:
+    """Byte-level, with the special tokens of SmolLM2 and the picture's placeholder last."""
+    from transformers import PreTrainedTokenizerFast
+
+    backend = _byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token="<|im_start|>",

@@ -28,15 +28,10 @@ TEXTS = (
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+def model(tmp_path_factory, byte_level):
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = ["<|pad|>", "<|im_start|>", "<|im_end|>", *alphabet]
-    backend = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
+    backend = byte_level(["<|pad|>", "<|im_start|>", "<|im_end|>"])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token="<|im_end|>",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from pathlib import Path
 from typing import Any
 
 from genmm_retriever.errors import MissingExtraError, ModelError, ModelNotFoundError
 from genmm_retriever.models.fingerprints import fingerprint_of_file
+from genmm_retriever.models.quiet import no_progress_bars
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -40,9 +40,7 @@ def merge_adapter(model: Any, path: str | Path) -> tuple[Any, str]:
     from peft import PeftModel
 
     try:
-        with warnings.catch_warnings():
-            # PEFT asks transformers for attributes under their old names.
-            warnings.simplefilter("ignore", FutureWarning)
+        with no_progress_bars():  # PEFT asks transformers for attributes under their old names
             adapted = PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
             merged = adapted.merge_and_unload()
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:

@@ -202,6 +202,12 @@ class Tables:
                 result[row] = (segment, position, crc)
         return result
 
+    def drop(self, rows: Sequence[int]) -> None:
+        """Delete all that is kept of rows; within the caller's transaction."""
+        for marks, part in chunks(rows):
+            for name in ROW_TABLES:
+                self.run(f"DELETE FROM {name} WHERE row IN {marks}", part)
+
     def skipped(self) -> list[tuple[str, str]]:
         """Ids and reasons of items that were left out, in the order of staging."""
         return [(i, r) for i, r in self.run("SELECT id, reason FROM skipped ORDER BY row")]

@@ -17,7 +17,6 @@ from genmm_retriever.corpus.references import (
 )
 from genmm_retriever.corpus.store import files
 from genmm_retriever.corpus.store.database import (
-    ROW_TABLES,
     Tables,
     checksum,
     chunks,
@@ -57,16 +56,17 @@ def stage_items(
 
 def _drop_others(staging: Staging, tables: Tables, wanted: Container[str]) -> int:
     """Drop what interrupted work staged and never published, unless it is wanted now."""
-    dropped = 0
-    for table, names in (("items", ROW_TABLES), ("skipped", ("skipped",))):
-        sql = f"SELECT row, id FROM {table} WHERE row >= ?"
-        staged = tables.run(sql, (staging.number("published_row"),)).fetchall()
-        others = [row for row, name in staged if name not in wanted]
-        for marks, part in chunks(others):
-            for name in names:
-                tables.run(f"DELETE FROM {name} WHERE row IN {marks}", part)
-        dropped += len(others)
-    return dropped
+    first = (staging.number("published_row"),)
+
+    def others(table: str) -> list[int]:
+        staged = tables.run(f"SELECT row, id FROM {table} WHERE row >= ?", first)
+        return [row for row, name in staged.fetchall() if name not in wanted]
+
+    items, skipped = others("items"), others("skipped")
+    tables.drop(items)
+    for marks, part in chunks(skipped):
+        tables.run(f"DELETE FROM skipped WHERE row IN {marks}", part)
+    return len(items) + len(skipped)
 
 
 def _stage_one(staging: Staging, tables: Tables, item: Item, *, replace: bool) -> str:

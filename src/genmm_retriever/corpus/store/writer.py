@@ -15,7 +15,6 @@ import numpy as np
 from genmm_retriever.corpus.store import files
 from genmm_retriever.corpus.store.arrays import check_array
 from genmm_retriever.corpus.store.database import (
-    ROW_TABLES,
     checksum,
     chunks,
     encode_descriptions,
@@ -242,8 +241,7 @@ class IndexWriter:
                 "INSERT INTO skipped SELECT row, id, stamp, payload, ? FROM items WHERE row=?",
                 (reason.encode("utf-8", "backslashreplace").decode(), row),
             )
-            for name in ROW_TABLES:
-                tables.run(f"DELETE FROM {name} WHERE row=?", (row,))
+            tables.drop([row])
 
     def skipped(self) -> list[tuple[str, str]]:
         """Ids and reasons of what was left out."""
@@ -303,9 +301,7 @@ class IndexWriter:
                 if not rows and not dropped:
                     raise InputError(f"the index has no item {each!r}", "nothing was deleted")
                 count += bool(rows)
-                for row in rows:
-                    for name in ROW_TABLES:
-                        tables.run(f"DELETE FROM {name} WHERE row=?", (row,))
+                tables.drop(rows)
         return count
 
     def publish(self, *, require: Stage | None = "identifiers") -> int:

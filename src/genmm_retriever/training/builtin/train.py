@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from genmm_retriever.models.builtin.assembly import HEAD_FILE, untrained
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
 from genmm_retriever.models.builtin.processing import pixel_values
 from genmm_retriever.models.builtin.smollm2 import fetch_gguf
+from genmm_retriever.models.quiet import no_progress_bars
 from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.training.builtin.card import model_card
 from genmm_retriever.training.builtin.contrastive import ContrastiveData, train_contrastive
@@ -149,8 +149,7 @@ def add_adapter(model: GenmmBuiltinForConditionalGeneration) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0, target_modules=LORA_TARGETS)
-    with warnings.catch_warnings():  # of transformers to peft
-        warnings.simplefilter("ignore", FutureWarning)
+    with no_progress_bars():
         return get_peft_model(model.model.language_model, config)
 
 
