@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -68,6 +68,23 @@ class ConstraintState:
 StateT = TypeVar("StateT", bound=ConstraintState)
 
 
+@dataclass(frozen=True, eq=False)
+class Forced(Generic[StateT]):
+    """Rows after all tokens that have no legal alternative.
+
+    Attributes:
+        state: Each row at its next choice, or complete.
+        tokens: What each row has written on the way; empty where it stood at a choice.
+        null_logprobs: Sum of these tokens' log-probabilities without any query, [n], float32.
+        complete: Whether the row has completed an identifier, [n], bool.
+    """
+
+    state: StateT
+    tokens: list[list[int]]
+    null_logprobs: Tensor
+    complete: Tensor
+
+
 class Constraint(Protocol[StateT]):
     """Decides which tokens may come next and what a finished row stands for."""
 
@@ -97,6 +114,14 @@ class Constraint(Protocol[StateT]):
 
         Raises:
             InputError: If a token is not legal after its row.
+        """
+        ...
+
+    def forced(self, state: StateT) -> Forced[StateT]:
+        """Follow each row for as long as a single token is legal.
+
+        A search that goes from choice to choice sees the same choices however the identifiers
+        are laid out: a subset is searched like an index of the subset alone.
         """
         ...
 
