@@ -1,0 +1,226 @@
+"""From clues to items, in the form of SEAL (Bevilacqua et al., NeurIPS 2022).
+
+A clue n weighs `w(n) = max(0, log[p(n|q) (1 - p(n)) / (p(n) (1 - p(n|q)))]) ** a`, where p(n) is
+its smoothed frequency in the text. A passage scores the sum over the clues that cover it without
+overlap, heaviest first, each times `1 - b + b * new / distinct`: of its distinct tokens those
+count in full that no heavier clue of the passage has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genmm_retriever.decoding.clues import PRIOR, Clue, ClueTexts
+from genmm_retriever.decoding.matching import occurrences
+from genmm_retriever.errors import InputError
+
+Ints = NDArray[np.int64]
+
+_CERTAIN = -1e-9
+"""Log-probabilities are cut here, so that a phrase that is certain has a finite weight."""
+
+
+@dataclass(frozen=True)
+class CoverConfig:
+    """How clues add up.
+
+    Attributes:
+        exponent: a, of the log-odds.
+        repetition: b, what a token costs that a heavier clue of the passage has already.
+        most_hits: Clues that occur more often do not nominate passages; they count in those
+            that others have nominated.
+        passages: Nominated passages that are scored in full.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    exponent: float = 2.0
+    repetition: float = 0.8
+    most_hits: int = 1500
+    passages: int = 500
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.exponent) and self.exponent > 0):
+            raise InputError(f"exponent is {self.exponent}", "give a finite number above 0")
+        if not 0 <= self.repetition <= 1:
+            raise InputError(f"repetition is {self.repetition}", "give a number from 0 to 1")
+        for name in ("most_hits", "passages"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", "give 1 or more")
+
+
+@dataclass(frozen=True)
+class FoundClue:
+    """A clue in a passage.
+
+    Attributes:
+        clue: What was written.
+        score: What it adds to the passage's sum.
+        places: Where it begins in the passage and covers it, in tokens, ascending.
+    """
+
+    clue: Clue
+    score: float
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ClueCandidate:
+    """An item that clues name.
+
+    Attributes:
+        row: The item.
+        score: Of its best passage: the sum of its clues' scores to the power 1 / a, so that a
+            single clue scores its log-odds in nats.
+        passage: The best passage; equal ones: the first.
+        clues: The clues that cover it, heaviest first.
+    """
+
+    row: int
+    score: float
+    passage: int
+    clues: tuple[FoundClue, ...]
+
+
+def clue_weight(logprob: float, count: int, tokens: int, exponent: float = 2.0) -> float:
+    """w(n): how much likelier the query makes a phrase than the text does.
+
+    Args:
+        logprob: log p(n | query), nats.
+        count: Occurrences in the text.
+        tokens: Length of the text.
+        exponent: a.
+
+    Examples:
+        >>> round(clue_weight(math.log(0.5), 5, 995), 4)  # (log 1 - log(0.01 / 0.99)) ** 2
+        21.1151
+        >>> clue_weight(math.log(0.001), 5, 995)  # likelier without the query
+        0.0
+    """
+    frequency = math.log((count + PRIOR) / (tokens + PRIOR))
+    odds = _log_odds(logprob) - _log_odds(frequency)
+    return float(max(0.0, odds) ** exponent)
+
+
+def _log_odds(logprob: float) -> float:
+    logprob = min(logprob, _CERTAIN)
+    return logprob - math.log(-math.expm1(logprob))
+
+
+def cover_passages(
+    view: ClueTexts, clues: Sequence[Clue], config: CoverConfig | None = None
+) -> list[ClueCandidate]:
+    """The items that a query's clues name.
+
+    An item is worth its best passage: the scores are sums of squared log-odds and no
+    log-probabilities, so a logsumexp would be their maximum but for rounding, a sum would favour
+    long items, and the overlap of neighbouring passages would count twice.
+
+    Args:
+        view: The text that the clues were written over.
+        clues: Of one query, distinct.
+        config: The defaults if None.
+
+    Returns:
+        One candidate an item, best first; equal scores in the order of their rows.
+    """
+    config = config or CoverConfig()
+    weighed = [(clue_weight(c.logprob, c.count, view.tokens, config.exponent), c) for c in clues]
+    keys = sorted(
+        (pair for pair in weighed if pair[0] > 0),
+        key=lambda pair: (-pair[0], -len(pair[1].tokens), pair[1].tokens),
+    )
+    if not keys:
+        return []
+    nominated, items = _nominated(view, keys, config)
+    best: dict[int, ClueCandidate] = {}
+    texts = [np.asarray(view.passage_tokens(p), dtype=np.int64) for p in nominated.tolist()]
+    places = occurrences(texts, [clue.tokens for _, clue in keys])
+    for passage, item, found in zip(nominated.tolist(), items.tolist(), places, strict=True):
+        total, covering = _cover(keys, found, config.repetition)
+        candidate = ClueCandidate(item, total ** (1 / config.exponent), passage, covering)
+        known = best.get(item)
+        if known is None or (-candidate.score, passage) < (-known.score, known.passage):
+            best[item] = candidate
+    return sorted(best.values(), key=lambda c: (-c.score, c.row))
+
+
+def _nominated(
+    view: ClueTexts, keys: Sequence[tuple[float, Clue]], config: CoverConfig
+) -> tuple[Ints, Ints]:
+    """The passages that are scored in full, by id, and their items.
+
+    They are ranked by the plain sum of their clues' weights, which no cover by these clues exceeds.
+    """
+    naming = [(w, clue) for w, clue in keys if clue.count <= config.most_hits]
+    passages, items, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+    for weight, found, of in _lookups(view, naming, config.most_hits):
+        passages.append(np.asarray(found, dtype=np.int64))
+        items.append(np.asarray(of, dtype=np.int64))
+        weights.append(np.full(len(found), weight))
+    ids, first, inverse = np.unique(
+        np.concatenate(passages), return_index=True, return_inverse=True
+    )
+    totals = np.bincount(inverse, weights=np.concatenate(weights), minlength=len(ids))
+    best = np.sort(np.lexsort((ids, -totals))[: config.passages])
+    return ids[best], np.concatenate(items)[first[best]]
+
+
+def _lookups(
+    view: ClueTexts, keys: Sequence[tuple[float, Clue]], limit: int
+) -> list[tuple[float, Ints, Ints]]:
+    """Weight, passages and items of each key; all keys of a length are looked up together."""
+    found = []
+    ranges = view.start(len(keys))
+    alive = np.arange(len(keys))
+    length = 0
+    while len(alive):
+        for local, key in enumerate(alive.tolist()):
+            if len(keys[key][1].tokens) == length:
+                found.append((keys[key][0], *view.passages_of(ranges, local, limit)))
+        local_rows = np.array(
+            [i for i, key in enumerate(alive.tolist()) if len(keys[key][1].tokens) > length],
+            dtype=np.int64,
+        )
+        alive = alive[local_rows]
+        if len(alive):
+            following = np.array([keys[key][1].tokens[length] for key in alive.tolist()])
+            ranges = view.extend(ranges, local_rows, following)
+        length += 1
+    return found
+
+
+def _cover(
+    keys: Sequence[tuple[float, Clue]], found: Sequence[tuple[int, Sequence[int]]], repeated: float
+) -> tuple[float, tuple[FoundClue, ...]]:
+    """The greedy cover of one passage: its sum and the clues that make it.
+
+    Args:
+        keys: Weights and clues, heaviest first.
+        found: Keys that occur, ascending, with the places where they begin, ascending.
+        repeated: b.
+    """
+    taken = 0  # a bit a token of the passage
+    seen: set[int] = set()
+    covering = []
+    for key, places in found:
+        weight, clue = keys[key]
+        span = (1 << len(clue.tokens)) - 1
+        own = []
+        for place in places:
+            if not taken & (span << place):
+                taken |= span << place
+                own.append(place)
+        if own:
+            distinct = set(clue.tokens)
+            fresh = len(distinct - seen) / len(distinct)
+            seen |= distinct
+            score = weight * (1 - repeated + repeated * fresh)
+            covering.append(FoundClue(clue, score, tuple(own)))
+    return math.fsum(one.score for one in covering), tuple(covering)

@@ -1,0 +1,217 @@
+"""The search for clues, against looking at every phrase of the text with a bare model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from genmm_retriever.decoding.clues import ClueConfig, clue_search
+from genmm_retriever.errors import InputError, ModelError
+from genmm_retriever.models.base import Prompt, TextPart
+
+
+def phrases_of(view, longest):
+    """All distinct phrases of the text of at most so many tokens."""
+    return {
+        text[i : i + n]
+        for text in view.passages
+        for n in range(1, longest + 1)
+        for i in range(len(text) - n + 1)
+    }
+
+
+def beam_by_hand(model, prompt, view, config):
+    """What the search should find, one bare forward a phrase; plain Python."""
+    width = config.num_beams // config.groups
+    live = {group: [()] for group in range(config.groups)}
+    found = {}
+    for _ in range(config.max_tokens):
+        written_now, taken, following = [], set(), {}
+        for group, phrases in live.items():
+            options = []
+            for phrase in phrases:
+                for token, count in view.following(phrase).items():
+                    new = (*phrase, token)
+                    logprob = model.plain_logprob(prompt, new)
+                    frequency = (count + 5) / (view.tokens + 5)
+                    score = logprob - config.debias * math.log(frequency)
+                    score -= config.diversity * written_now.count(token)
+                    if new not in taken:
+                        options.append((score, new, logprob, count))
+            options.sort(key=lambda option: -option[0])
+            kept = options[:width]
+            written_now += [new[-1] for _, new, *_ in kept]
+            taken |= {new for _, new, *_ in kept}
+            following[group] = []
+            for _, new, logprob, count in kept:
+                found[new] = (logprob, count, len(view.holding(new)))
+                if not config.stop_unique or found[new][2] > 1:
+                    following[group].append(new)
+        live = following
+    return found
+
+
+def check(clues, expected):
+    assert {clue.tokens for clue in clues} == set(expected)
+    for clue in clues:
+        logprob, count, documents = expected[clue.tokens]
+        assert clue.logprob == pytest.approx(logprob, abs=1e-3)
+        assert (clue.count, clue.documents, clue.given) == (count, documents, False)
+    keys = [(-clue.logprob, clue.tokens) for clue in clues]
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("stop_unique", [True, False])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_wide_beams_find_every_phrase(tiny, prompts, brute, corpus, seed, stop_unique):
+    view = brute(corpus(seed, passages=5))
+    config = ClueConfig(num_beams=200, max_tokens=4, stop_unique=stop_unique)
+    for prompt, clues in zip(
+        prompts, clue_search(tiny, prompts, [view] * len(prompts), config), strict=True
+    ):
+        wanted = phrases_of(view, 4)
+        if stop_unique:
+            # What goes on behind a phrase of a single passage is left out.
+            wanted = {p for p in wanted if len(p) == 1 or len(view.holding(p[:-1])) > 1}
+        check(
+            clues,
+            {
+                p: (tiny.plain_logprob(prompt, p), view.count(p), len(view.holding(p)))
+                for p in wanted
+            },
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3},
+        {"num_beams": 1},
+        {"num_beams": 6, "groups": 3, "diversity": 0.7},
+        {"num_beams": 4, "groups": 4, "diversity": 0.0},
+        {"num_beams": 4, "groups": 4, "diversity": 50.0},
+        {"num_beams": 6, "groups": 2, "diversity": 0.5, "stop_unique": False},
+        {"num_beams": 12, "debias": 1.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_narrow_beams_decide_as_by_hand(tiny, prompts, brute, corpus, options, seed):
+    config = ClueConfig(max_tokens=4, **options)
+    view = brute(corpus(seed))
+    found = clue_search(tiny, prompts, [view] * len(prompts), config)
+    for prompt, clues in zip(prompts, found, strict=True):
+        check(clues, beam_by_hand(tiny, prompt, view, config))
+
+
+def test_groups_avoid_each_others_tokens(tiny, prompts, brute, corpus):
+    view = brute(corpus(3))
+    options = {"num_beams": 5, "max_tokens": 1}
+    one, many = (
+        clue_search(tiny, prompts, [view] * 4, ClueConfig(groups=groups, **options))
+        for groups in (1, 5)
+    )
+    # At the first step every group writes a token of its own either way.
+    assert one == many
+    # Whatever the first group writes second, the other one writes the other token.
+    view = brute([[4, 7, 7, 4, 4, 7, 4]] * 2)
+    config = ClueConfig(num_beams=2, max_tokens=2, groups=2, diversity=90)
+    for clues in clue_search(tiny, prompts, [view] * 4, config):
+        assert {clue.tokens[-1] for clue in clues if len(clue.tokens) == 2} == {4, 7}
+
+
+def test_each_query_looks_into_its_own_text(tiny, prompts, brute, corpus):
+    texts = [brute(corpus(7)), brute(corpus(8)), brute([]), brute([[], []])]
+    order = [1, 0, 1, 2, 3]
+    asked = [*prompts, prompts[0]]
+    config = ClueConfig(num_beams=4, max_tokens=5)
+    together = clue_search(tiny, asked, [texts[i] for i in order], config)
+    assert together[3] == together[4] == []
+    for prompt, i, clues in zip(asked, order, together, strict=True):
+        [alone] = clue_search(tiny, [prompt], [texts[i]], config)
+        assert [c.tokens for c in clues] == [c.tokens for c in alone]
+        assert [c.logprob for c in clues] == pytest.approx([c.logprob for c in alone], abs=1e-4)
+        assert [(c.count, c.documents) for c in clues] == [(c.count, c.documents) for c in alone]
+
+
+def test_prompts_are_run_once_and_steps_are_shared(counted, prompts, brute, corpus):
+    view = brute(corpus(4, passages=20))
+    config = ClueConfig(num_beams=3, max_tokens=4, stop_unique=False)
+    clue_search(counted, prompts, [view] * 4, config)
+    # One pass for the prompts, one for each token but the last.
+    assert counted.passes == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_phrases_of_the_query_that_occur_are_clues(tiny, prompts, brute, corpus, seed):
+    view = brute(corpus(seed))
+    words = [[3, 4, 5, 3, 4], [], [21, 3], [6, 1, 4, 4, 9, 3, 5, 4, 3]]
+    config = ClueConfig(num_beams=1, max_tokens=3, max_given=6)
+    written = clue_search(tiny, prompts, [view] * 4, config)
+    found = clue_search(tiny, prompts, [view] * 4, config, given=words)
+    for prompt, own, before, clues in zip(prompts, words, written, found, strict=True):
+        own = own[:6]
+        expected = {
+            tuple(own[i : i + n]) for n in (1, 2, 3) for i in range(len(own) - n + 1)
+        } & phrases_of(view, 3)
+        known = {clue.tokens for clue in before}
+        assert {c.tokens for c in clues} == expected | known
+        assert {c.tokens for c in clues if c.given} == expected - known
+        for clue in clues:
+            assert clue.logprob == pytest.approx(tiny.plain_logprob(prompt, clue.tokens), abs=1e-3)
+            assert clue.count == view.count(clue.tokens)
+            assert clue.documents == len(view.holding(clue.tokens))
+
+
+def test_impossible_tokens_are_not_written(tiny, prompts, brute, monkeypatch):
+    real = tiny.prefill
+
+    def without_5(asked):
+        state = real(asked)
+        state.logits[:, 5] = -math.inf
+        return state
+
+    monkeypatch.setattr(tiny, "prefill", without_5)
+    [clues] = clue_search(tiny, prompts[:1], [brute([[5, 6], [7, 6]])], ClueConfig(max_tokens=1))
+    assert {clue.tokens for clue in clues} == {(6,), (7,)}
+
+
+def test_logits_that_are_no_numbers_are_refused(tiny, prompts, brute, monkeypatch):
+    real = tiny.prefill
+
+    def broken(asked):
+        state = real(asked)
+        state.logits[0, 3] = torch.nan
+        return state
+
+    monkeypatch.setattr(tiny, "prefill", broken)
+    with pytest.raises(ModelError, match="NaN"):
+        clue_search(tiny, prompts, [brute([[5, 6]])] * 4)
+
+
+def test_no_prompt_no_clue(tiny, brute):
+    assert clue_search(tiny, [], []) == []
+    with pytest.raises(InputError, match="as many"):
+        clue_search(tiny, [Prompt((TextPart("5"),))], [])
+    with pytest.raises(InputError, match="as many"):
+        clue_search(tiny, [Prompt((TextPart("5"),))], [brute([[5]])], given=[])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 0},
+        {"max_tokens": 0},
+        {"groups": 0},
+        {"num_beams": 5, "groups": 2},
+        {"diversity": -1.0},
+        {"debias": math.nan},
+        {"max_given": -1},
+    ],
+    ids=str,
+)
+def test_options_out_of_range(options):
+    with pytest.raises(InputError):
+        ClueConfig(**options)
