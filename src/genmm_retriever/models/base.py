@@ -57,17 +57,31 @@ class Prompt:
 
 @dataclass
 class DecodingState:
-    """Rows of hypotheses being decoded; made by `prefill`, advanced in place by `step`.
+    """Rows of hypotheses being decoded; made by `prefill`, advanced by `extend` and `step`.
 
     Attributes:
         logits: Next-token logits of every row, [n, V], float32.
         query: Which prompt each row belongs to, [n], int64.
         cache: The model's own keys and values; nobody else looks inside.
+        normaliser: Log of the sum of the exponentials of each row's logits, [n], float32.
     """
 
     logits: Tensor
     query: Tensor
     cache: object = field(repr=False)
+    normaliser: Tensor = field(default=None, repr=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.normaliser is None:
+            self.normaliser = log_normaliser(self.logits)
+
+    def logprobs(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities [m] of tokens [m] that follow rows [m], float32."""
+        return self.logits[rows, tokens] - self.normaliser[rows]
+
+    def none(self) -> DecodingState:
+        """A state without rows."""
+        return DecodingState(self.logits[:0], self.query[:0], self.cache, self.normaliser[:0])
 
 
 @runtime_checkable
@@ -151,12 +165,33 @@ class MLLM(Generator, Protocol):
         """Extend rows by one token each.
 
         Args:
-            state: Used up by the call; use the returned one.
+            state: Left as it was.
             parents: Row of `state` that each new row continues, [m], int64.
             tokens: The token that each new row appends, [m], int64.
 
         Returns:
             The state of the m new rows.
+        """
+        ...
+
+    def extend(
+        self,
+        state: DecodingState,
+        parents: Tensor,
+        tails: Sequence[Sequence[int]],
+        ends: Sequence[bool],
+    ) -> tuple[DecodingState, Tensor]:
+        """Extend rows by one or more tokens each, in one pass where the model allows it.
+
+        Args:
+            state: Left as it was.
+            parents: Row of `state` that each tail continues, [m], int64.
+            tails: m sequences of token ids, of any lengths, none empty.
+            ends: Whether nothing follows a tail: it is scored and gives no new row.
+
+        Returns:
+            The state of the rows that go on, in their order, and the log-probability (natural
+            log) of each whole tail, [m], float32.
         """
         ...
 

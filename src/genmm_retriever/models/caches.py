@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 _BY_ROW = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -36,6 +37,38 @@ def is_gatherable(cache: object, length: int) -> bool:
     return any(layer.is_initialized for layer in layers)
 
 
+def is_plain(cache: object) -> bool:
+    """Whether every layer keeps all its tokens, so that a mask may choose among them."""
+    return isinstance(cache, Cache) and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def share(cache: Cache) -> Cache:
+    """A second cache over the same keys and values; what one grows the other never sees."""
+    # Layers grow by concatenation, never in place, so sharing the tensors is safe.
+    shared = copy.copy(cache)
+    shared.layers = [copy.copy(layer) for layer in cache.layers]
+    return shared
+
+
+def choose_tokens(cache: Cache, rows: Tensor, tokens: Tensor) -> Cache:
+    """A cache of chosen tokens of chosen rows; the given one is left as it was.
+
+    Args:
+        cache: Plain, see `is_plain`.
+        rows: [m], int64.
+        tokens: Tokens that each of these rows keeps, in their new order, [m, L], int64.
+    """
+    chosen = share(cache)
+    layers: list[Any] = chosen.layers
+    for layer in layers:
+        if layer.is_initialized:
+            index = (rows.to(layer.keys.device)[:, None], tokens.to(layer.keys.device))
+            # Indexing puts the indexed dimensions first: [m, L, heads, size].
+            layer.keys = layer.keys.transpose(1, 2)[index].transpose(1, 2)
+            layer.values = layer.values.transpose(1, 2)[index].transpose(1, 2)
+    return chosen
+
+
 def gather(cache: Cache, rows: Tensor) -> Cache:
     """A cache of the chosen rows; the given one is left as it was.
 
@@ -43,9 +76,8 @@ def gather(cache: Cache, rows: Tensor) -> Cache:
         cache: Gatherable, see `is_gatherable`.
         rows: [m], int64; repeats are allowed.
     """
-    chosen = copy.copy(cache)
-    layers: list[Any] = [copy.copy(layer) for layer in cache.layers]
-    chosen.layers = layers
+    chosen = share(cache)
+    layers: list[Any] = chosen.layers
     for layer in layers:
         if not layer.is_initialized:
             continue
@@ -53,8 +85,24 @@ def gather(cache: Cache, rows: Tensor) -> Cache:
             torch.equal(rows, torch.arange(rows.shape[0], device=rows.device))
         )
         if everything:
-            # Layers grow by concatenation, never in place, so sharing the tensors is safe.
             continue
         layer.keys = layer.keys.index_select(0, rows.to(layer.keys.device))
         layer.values = layer.values.index_select(0, rows.to(layer.values.device))
     return chosen
+
+
+def append_rows(cache: Cache, more: Cache) -> Cache:
+    """A cache of the rows of both; those of the shorter one are padded on the left.
+
+    Args:
+        cache: Gatherable, with at least as many tokens as the other.
+        more: Of the same model.
+    """
+    joined = share(cache)
+    layers: list[Any] = joined.layers
+    for layer, other in zip(layers, cast("list[Any]", more.layers), strict=True):
+        if layer.is_initialized:
+            missing = layer.keys.shape[-2] - other.keys.shape[-2]
+            layer.keys = torch.cat([layer.keys, pad(other.keys, (0, 0, missing, 0))])
+            layer.values = torch.cat([layer.values, pad(other.values, (0, 0, missing, 0))])
+    return joined

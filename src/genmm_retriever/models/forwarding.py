@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmm_retriever.models.caches import is_gatherable
+from genmm_retriever.models.caches import is_gatherable, is_plain
 
 _OF_THE_HEAD = {"logits_to_keep", "labels", "image_sizes"}
 """Arguments that a whole model may have and its base may lack, with no effect on its states."""
@@ -23,10 +23,12 @@ class Probe:
     Attributes:
         head: The linear vocabulary head, if the logits are nothing but it; else None.
         gatherable: Whether the cache is keys and values by row.
+        tree: Whether a mask may say of every pair of tokens who sees whom.
     """
 
     head: Any
     gatherable: bool
+    tree: bool
 
 
 class ForwardPass:
@@ -119,6 +121,13 @@ class ForwardPass:
         head = self.probe().head
         return torch.as_tensor(states if head is None else head(states)).float()
 
+    def additive(self, mask: Tensor) -> Tensor:
+        """Turn "may see" [n, 1, T, L] into what is added to attention scores."""
+        # A model's vision side may be of another dtype than its language model.
+        dtype = self.model.get_input_embeddings().weight.dtype
+        hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        return hidden.masked_fill_(~mask, torch.finfo(dtype).min)
+
     @torch.no_grad()
     def probe(self) -> Probe:
         """What three tokens of text tell about the model; run once."""
@@ -128,10 +137,13 @@ class ForwardPass:
         head, base = model.get_output_embeddings(), model.base_model
         config = model.config.get_text_config()
         size = config.vocab_size
-        tokens = torch.tensor([[1 % size, 2 % size, 1 % size]], device=model.device)
+        # Spread over the vocabulary: neighbours, special tokens above all, may look the same.
+        spread = [size * part // 9 for part in range(1, 8)]
+        tokens = torch.tensor([[*spread[:2], spread[0]]], device=model.device)
         inputs = self.accepted({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
         output = model(**inputs, use_cache=True)
-        gatherable = is_gatherable(getattr(output, "past_key_values", None), tokens.shape[1])
+        past = getattr(output, "past_key_values", None)
+        gatherable = is_gatherable(past, tokens.shape[1])
         scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in _SCALED_LOGITS)
         linear = None
         inputs_differ = not self.names - _OF_THE_HEAD <= _names(base)
@@ -141,8 +153,50 @@ class ForwardPass:
                 output.logits.float(), by_head.float(), rtol=1e-3, atol=1e-4
             ):
                 linear = head
-        self._probe = Probe(head=linear, gatherable=gatherable)
+        self._probe = Probe(head=linear, gatherable=gatherable, tree=False)
+        if gatherable and is_plain(past):
+            self._probe = replace(self._probe, tree=self._sees_by_mask(*spread))
         return self._probe
+
+    def _sees_by_mask(self, *tokens: int) -> bool:
+        """Whether two branches in one pass, told apart by the mask alone, come out right.
+
+        They are compared with each branch alone, and the error with that of a pass in which
+        the second branch does see the first.
+        """
+        prompt, one, other = list(tokens[:3]), list(tokens[3:5]), list(tokens[5:7])
+        try:
+            alone = self._branches(prompt, [other], hidden=True)
+            apart = self._branches(prompt, [one, other], hidden=True)
+            mixed = self._branches(prompt, [one, other], hidden=False)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+            return False
+        right, wrong = (apart - alone).abs().max(), (mixed - alone).abs().max()
+        return bool(right <= 0.25 * wrong)
+
+    def _branches(self, prompt: list[int], branches: list[list[int]], *, hidden: bool) -> Tensor:
+        """Next-token logits of the last of some branches that are run together, [V]."""
+        device, width = self.model.device, len(prompt)
+        ids = torch.tensor([prompt], device=device)
+        inputs = self.accepted({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        _, past = self.run(inputs, self.positions(inputs), keep=1, use_cache=True)
+        tokens = torch.tensor([[t for branch in branches for t in branch]], device=device)
+        count = tokens.shape[1]
+        sees = torch.ones((count, width + count), dtype=torch.bool, device=device)
+        sees[:, width:] = torch.ones(count, count, dtype=torch.bool, device=device).tril()
+        at = width
+        for branch in branches if hidden else []:
+            sees[at - width + len(branch) :, at : at + len(branch)] = False
+            at += len(branch)
+        places = torch.tensor([[width + i for branch in branches for i in range(len(branch))]])
+        states, _ = self.run(
+            {"input_ids": tokens, "attention_mask": self.additive(sees[None, None])},
+            self.text_positions(places.to(device)),
+            keep=1,
+            cache=past,
+            use_cache=True,
+        )
+        return self.logits(states[:, -1])[0]
 
 
 def _names(module: Any) -> set[str]:

@@ -214,6 +214,17 @@ class TransformersMLLM:
         with torch.no_grad():
             return self.engine.step(state, parents, tokens)
 
+    def extend(
+        self,
+        state: DecodingState,
+        parents: Tensor,
+        tails: Sequence[Sequence[int]],
+        ends: Sequence[bool],
+    ) -> tuple[DecodingState, Tensor]:
+        """Extend rows by one or more tokens each; see `MLLM.extend`."""
+        with torch.no_grad():
+            return self.engine.extend(state, parents, tails, ends)
+
     def score_from(
         self, state: DecodingState, parents: Tensor, tails: Sequence[Sequence[int]]
     ) -> list[Tensor]:

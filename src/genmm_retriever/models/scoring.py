@@ -1,0 +1,61 @@
+"""Log-probabilities at chosen tokens, in blocks, so that no large logits are ever held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genmm_retriever.models.base import log_normaliser
+
+_LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
+"""Entries of a float32 logits block; scoring never holds more.
+
+On a CPU 16 MiB: the allocator then reuses the block instead of mapping fresh pages.
+"""
+
+
+def rows_at_once(device: torch.device, vocab_size: int) -> int:
+    """Rows of logits that are computed together."""
+    return max(1, _LOGITS_AT_ONCE.get(device.type, 2**24) // vocab_size)
+
+
+def score_pairs(
+    head: Callable[[Tensor], Tensor],
+    states: Tensor,
+    rows: Tensor,
+    tokens: Tensor,
+    keep: Tensor,
+    vocab_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Score (state, token) pairs, and keep the whole logits of a few states.
+
+    Args:
+        head: From states [k, H] to float32 logits [k, V].
+        states: [n, H].
+        rows: State of each pair, [m], int64, in any order.
+        tokens: Token of each pair, [m], int64.
+        keep: States whose logits are wanted, [k], int64.
+        vocab_size: V.
+
+    Returns:
+        Log-probabilities of the pairs [m], logits of the kept states [k, V] and their log
+        normalisers [k], all float32.
+    """
+    scores = torch.empty(len(rows), device=states.device)
+    kept = torch.empty((len(keep), vocab_size), device=states.device)
+    kept_normaliser = torch.empty(len(keep), device=states.device)
+    size = rows_at_once(states.device, vocab_size)
+    for start in range(0, len(states), size):
+        logits = head(states[start : start + size])
+        normaliser = log_normaliser(logits)
+        for wanted, out in ((rows, scores), (keep, kept_normaliser)):
+            inside = torch.nonzero((wanted >= start) & (wanted < start + size)).flatten()
+            at = wanted[inside] - start
+            if out is scores:
+                out[inside] = logits[at, tokens[inside]] - normaliser[at]
+            else:
+                out[inside] = normaliser[at]
+                kept[inside] = logits[at]
+    return scores, kept, kept_normaliser
