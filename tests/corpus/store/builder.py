@@ -65,6 +65,9 @@ def fill(writer, batch=4, pause=0.0):
             time.sleep(pause)
     records = writer.identifiers()
     writer.put_array("tokens", np.array([r.tokens for r in records], dtype=np.int32).reshape(-1, 3))
+    writer.put_array("live/rows", writer.live_rows())
+    writer.put_array("fixed/part/numbers", np.arange(3000))
+    writer.put_array("fixed/part/empty", np.zeros((0, 2), dtype=np.float32))
     writer.put_json("scheme", {"clusters": ["group"]})
 
 
@@ -72,6 +75,8 @@ def build(folder, count=24, pause=0.0):
     with IndexWriter.create(folder, SETTINGS) as writer:
         writer.stage_items(item(n) for n in range(count))
         fill(writer, pause=pause)
+        writer.put_array("first/one", np.ones(5))
+        writer.put_array("first/deep/two", np.full(5, 2.0))
         writer.publish()
 
 
@@ -83,6 +88,7 @@ def change(folder, pause=0.0):
         writer.publish()
         if "i5" in {each.id for each in writer.items(writer.live_rows())}:
             writer.delete(["i5"])
+        writer.drop_arrays("first/")
         fill(writer)
         writer.publish()
 

@@ -45,7 +45,7 @@ def contents(folder):
             reader.descriptions(rows),
             reader.identifiers_of(rows),
             reader.features(pictures).tolist(),
-            reader.array("tokens").tolist(),
+            {name: reader.array(name).tolist() for name in reader.arrays()},
             reader.json("scheme"),
             reader.counts(),
         )
@@ -209,7 +209,7 @@ def test_newer_versions_are_refused(index, builder):
     body["schema_version"] = SCHEMA_VERSION + 1
     path.write_text(json.dumps(body))
     for opener in (IndexReader.open, IndexWriter.open):
-        with pytest.raises(IndexVersionError, match="schema version 2, this package reads up to 1"):
+        with pytest.raises(IndexVersionError, match="schema version 3, this package reads 2"):
             opener(index)
     with pytest.raises(IndexVersionError):
         IndexWriter.create(index, builder.SETTINGS)
@@ -237,7 +237,9 @@ def test_a_full_disk_loses_nothing(index, builder, limit):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-@pytest.mark.parametrize("victim", ["manifest.json.tmp", "arrays.safetensors.tmp"])
+@pytest.mark.parametrize(
+    "victim", ["manifest.json.tmp", "000002-.safetensors.tmp", "000002-live.safetensors.tmp"]
+)
 def test_a_write_that_fails_while_publishing(index, builder, monkeypatch, code, victim):
     before = contents(index)
     original = Path.open
@@ -256,6 +258,7 @@ def test_a_write_that_fails_while_publishing(index, builder, monkeypatch, code, 
         monkeypatch.setattr(Path, "open", original)
         assert contents(index) == before
         assert sorted(p.name for p in (index / "generations").iterdir()) == ["000001"]
+        assert {p.name[:7] for p in (index / "arrays").iterdir()} == {"000001-"}
         assert writer.publish() == 2
     with IndexReader.open(index) as reader:
         assert len(reader) == 25

@@ -71,9 +71,12 @@ def test_other_software_reads_the_arrays(index):
     safetensors = pytest.importorskip("safetensors.numpy")
     features = np.load(index / "features" / "seg-000001.npy", mmap_mode="r")
     assert features.shape == (12, 4, 8)
-    found = safetensors.load_file(index / "generations" / "000001" / "arrays.safetensors")
     with IndexReader.open(index) as reader:
-        assert np.array_equal(found["tokens"], reader.array("tokens"))
+        for file in ("000001-", "000001-fixed%2fpart"):
+            found = safetensors.load_file(index / "arrays" / f"{file}.safetensors")
+            assert found
+            for name, array in found.items():
+                assert np.array_equal(array, reader.array(name))
 
 
 @pytest.mark.parametrize(

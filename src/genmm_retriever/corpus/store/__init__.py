@@ -6,7 +6,7 @@ the death of its process::
 
     manifest.json                          settings, counts, files with size and SHA-256
     generations/000007/items.sqlite        items, metadata, descriptions, identifiers
-    generations/000007/arrays.safetensors  named arrays, memory-mapped
+    arrays/000007-trie%2fbase.safetensors  named arrays of a group that generation 7 changed
     features/seg-000007.npy                picture features that generation 7 brought
     blobs/<sha256>                         pictures that were given as bytes
     adapter/                               a fine-tuned adapter, if there is one

@@ -1,22 +1,27 @@
-"""Arrays on disk: feature segments (`.npy`) and the container of a generation (safetensors)."""
+"""Arrays on disk: feature segments (`.npy`) and containers of named arrays (safetensors)."""
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from genmm_retriever.corpus.store.checksums import Digest, FileEntry
 from genmm_retriever.corpus.store.files import DAMAGED_HINT
 from genmm_retriever.errors import IndexDamagedError, InputError
 
 HEADER_SIZE = 128
 FEATURE_DTYPE = np.dtype("<f2")
 _LARGEST_HEADER = 1 << 24
+_PIECE = 1 << 22
 _TO_CODE = {
     "<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "<i2": "I16",
     "|i1": "I8", "<u8": "U64", "<u4": "U32", "<u2": "U16", "|u1": "U8", "|b1": "BOOL",
@@ -134,8 +139,12 @@ def check_array(name: str, array: np.ndarray) -> np.ndarray:
     return little if little.flags.c_contiguous else little.copy(order="C")
 
 
-def write_container(handle: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays as one safetensors file, without holding them twice."""
+def write_container(handle: BinaryIO, arrays: Mapping[str, np.ndarray]) -> FileEntry:
+    """Write arrays as one safetensors file, without holding them twice.
+
+    Returns:
+        Size and checksums of what was written, which need not be read again for them.
+    """
     # Wide types first keeps every array aligned; the name makes the file reproducible.
     names = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header: dict[str, object] = {}
@@ -150,16 +159,30 @@ def write_container(handle: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
         offset += array.nbytes
     text = json.dumps(header).encode()
     text = text.ljust(-(-(len(text) + 8) // 64) * 64 - 8)
-    handle.write(len(text).to_bytes(8, "little") + text)
-    for name in names:
-        if arrays[name].nbytes:
-            handle.write(arrays[name].reshape(-1).view(np.uint8).data)
+    digest = Digest()
+    for piece in _pieces(len(text).to_bytes(8, "little") + text, [arrays[n] for n in names]):
+        handle.write(piece)
+        digest.update(piece)
+    return digest.entry()
 
 
-def map_container(path: Path) -> dict[str, np.ndarray]:
+def _pieces(header: bytes, arrays: Sequence[np.ndarray]) -> Iterator[bytes | memoryview]:
+    yield header
+    for array in arrays:
+        if array.nbytes:
+            flat = array.reshape(-1).view(np.uint8)
+            for start in range(0, len(flat), _PIECE):
+                yield flat[start : start + _PIECE].data
+
+
+def map_container(path: Path, *, writeable: bool = True) -> dict[str, np.ndarray]:
     """Map the arrays of a safetensors file.
 
-    The maps are copy-on-write: a caller may write into them, the file never changes.
+    Args:
+        path: The file; it never changes.
+        writeable: Whether a caller may write into the maps, which changes this process's copy
+            only. An array for which the system will not promise so much memory is mapped
+            read-only all the same.
 
     Raises:
         IndexDamagedError: If the file is missing or not what it should be.
@@ -172,19 +195,39 @@ def map_container(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError("header length")
             header = json.loads(handle.read(length))
         header.pop("__metadata__", None)
-        return {name: _map_one(path, entry, 8 + length) for name, entry in header.items()}
+        places = {name: _Place.parse(entry, 8 + length, size) for name, entry in header.items()}
+        return {name: place.map(path, writeable=writeable) for name, place in places.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IndexDamagedError(f"{path} is damaged or missing", DAMAGED_HINT) from error
 
 
-def _map_one(path: Path, entry: dict[str, Any], start: int) -> np.ndarray:
-    dtype = _FROM_CODE[str(entry["dtype"])]
-    shape = tuple(int(size) for size in entry["shape"])
-    first, last = (int(offset) for offset in entry["data_offsets"])
-    count = int(np.prod(shape, dtype=np.int64))
-    if last - first != count * dtype.itemsize:
-        raise ValueError("data offsets")
-    if count == 0:
-        return np.zeros(shape, dtype=dtype)
-    mapped: np.ndarray = np.memmap(path, dtype, "c", offset=start + first, shape=shape)
-    return mapped
+@dataclass(frozen=True)
+class _Place:
+    """Where an array lies in its file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+
+    @classmethod
+    def parse(cls, entry: dict[str, Any], start: int, size: int) -> _Place:
+        dtype = _FROM_CODE[str(entry["dtype"])]
+        shape = tuple(int(length) for length in entry["shape"])
+        first, last = (int(offset) for offset in entry["data_offsets"])
+        if last - first != math.prod(shape) * dtype.itemsize or first < 0 or start + last > size:
+            raise ValueError("data offsets")
+        return cls(dtype, shape, start + first)
+
+    def map(self, path: Path, *, writeable: bool) -> np.ndarray:
+        if 0 in self.shape:
+            return np.zeros(self.shape, self.dtype)
+        try:
+            return self._map(path, "c" if writeable else "r")
+        except OSError as error:
+            # Copy-on-write takes as much of the memory that may be promised as it maps.
+            if error.errno != errno.ENOMEM or not writeable:
+                raise
+            return self._map(path, "r")
+
+    def _map(self, path: Path, mode: Literal["c", "r"]) -> np.ndarray:
+        return np.memmap(path, self.dtype, mode, offset=self.start, shape=self.shape)

@@ -14,7 +14,6 @@ from genmm_retriever.corpus.store.manifest import Manifest
 from genmm_retriever.corpus.store.publish import blob_names
 from genmm_retriever.corpus.store.reader import IndexReader
 from genmm_retriever.corpus.store.records import Problem
-from genmm_retriever.corpus.store.staging import verify
 from genmm_retriever.errors import IndexDamagedError, IndexVersionError
 
 _RESTORE = "restore it from a backup, or build the index again with --overwrite"
@@ -55,7 +54,7 @@ def check_index(path: str | Path) -> list[Problem]:
 def _published(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     for name in sorted(manifest.files):
         try:
-            verify(folder, manifest, name)
+            manifest.verify(folder, name, full=True)
         except IndexDamagedError as error:
             yield Problem(name, error.message, _RESTORE)
 

@@ -45,6 +45,11 @@ CREATE INDEX IF NOT EXISTS skipped_id ON skipped(id);
 CREATE TABLE IF NOT EXISTS documents(
     name TEXT PRIMARY KEY, payload TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 """
+# Of the work database alone; a row without a file drops a published array.
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS staged_arrays(
+    name TEXT PRIMARY KEY, file TEXT, size INTEGER, sha256 TEXT, blocks TEXT) WITHOUT ROWID;
+"""
 ROW_TABLES = ("items", "metadata", "features", "descriptions", "identifiers")
 _CHUNK = 500
 
@@ -62,7 +67,7 @@ def connect_work(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute("PRAGMA journal_mode=TRUNCATE")
         connection.execute("PRAGMA synchronous=FULL")
-        connection.executescript(TABLES)
+        connection.executescript(TABLES + WORK_TABLES)
     except BaseException:
         connection.close()
         raise

@@ -5,26 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genmm_retriever.corpus.store.checksums import FileEntry, verify_file
 from genmm_retriever.corpus.store.files import DAMAGED_HINT, LOCK, MANIFEST, write_atomically
 from genmm_retriever.corpus.store.lock import LOCK_MAGIC
 from genmm_retriever.corpus.store.records import IndexSettings
 from genmm_retriever.errors import IndexDamagedError, IndexNotFoundError, IndexVersionError
 
 FORMAT = "genmm-index"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _LARGEST = 16 << 20
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """Size in bytes and SHA-256 of a published file."""
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Manifest:
             "counts": self.counts,
             "feature_shape": self.feature_shape and list(self.feature_shape),
             "files": {
-                name: {"size": entry.size, "sha256": entry.sha256}
+                name: {key: value for key, value in asdict(entry).items() if value != ""}
                 for name, entry in sorted(self.files.items())
             },
         }
@@ -71,7 +64,7 @@ class Manifest:
 
         Raises:
             IndexNotFoundError: If there is none, or it belongs to something else.
-            IndexVersionError: If a newer version of this package wrote it.
+            IndexVersionError: If a version of this package wrote it that keeps it otherwise.
             IndexDamagedError: If it was cut short or altered.
         """
         path = folder / MANIFEST
@@ -93,13 +86,19 @@ class Manifest:
                 counts={str(k): int(v) for k, v in body["counts"].items()},
                 feature_shape=body["feature_shape"] and tuple(body["feature_shape"]),
                 files={
-                    str(name): FileEntry(int(entry["size"]), str(entry["sha256"]))
+                    str(name): FileEntry(
+                        int(entry["size"]), str(entry["sha256"]), str(entry.get("blocks", ""))
+                    )
                     for name, entry in body["files"].items()
                 },
                 stamp=(stat.st_ino, stat.st_mtime_ns, stat.st_size),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexDamagedError(f"{path} is damaged", DAMAGED_HINT) from error
+
+    def verify(self, folder: Path, name: str, *, full: bool = False) -> Path:
+        """The path of a published file whose size and checksums hold; see `verify_file`."""
+        return verify_file(folder / name, self.files.get(name), full=full)
 
     @staticmethod
     def stat(folder: Path) -> tuple[int, int, int]:
@@ -124,13 +123,25 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
     version = body.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION and "checksum" in body:
         raise IndexVersionError(
-            f"{path} has schema version {version}, this package reads up to {SCHEMA_VERSION}",
+            f"{path} has schema version {version}, this package reads {SCHEMA_VERSION}",
             "upgrade it: pip install -U genmm-retriever",
         )
     stored = body.pop("checksum", None)
-    if version != SCHEMA_VERSION or stored != _checksum(body):
+    # A bool is an int, and none of the versions.
+    if type(version) is not int or stored != _checksum(body):
         raise IndexDamagedError(f"{path} is damaged", DAMAGED_HINT)
+    if version != SCHEMA_VERSION:
+        raise older_version(path, version)
     return body
+
+
+def older_version(path: Path, version: int) -> IndexVersionError:
+    """The error for what an older version of this package made."""
+    return IndexVersionError(
+        f"{path} was made by an older version of this package (schema version {version}, "
+        f"this one reads {SCHEMA_VERSION})",
+        "build it again: run its `genmm index` command with --overwrite",
+    )
 
 
 def _checksum(body: dict[str, Any]) -> str:

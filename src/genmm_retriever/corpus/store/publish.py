@@ -6,24 +6,19 @@ import contextlib
 import json
 import shutil
 from pathlib import Path
-from urllib.parse import unquote
-
-import numpy as np
 
 from genmm_retriever.corpus.store import files
-from genmm_retriever.corpus.store.arrays import (
-    finish_segment,
-    map_container,
-    write_container,
-)
+from genmm_retriever.corpus.store.arrays import finish_segment
+from genmm_retriever.corpus.store.checksums import FileEntry, file_entry
 from genmm_retriever.corpus.store.database import ROW_TABLES, TABLES, Tables, connect_readonly
-from genmm_retriever.corpus.store.manifest import FileEntry, Manifest
+from genmm_retriever.corpus.store.manifest import Manifest
 from genmm_retriever.corpus.store.records import Stage
+from genmm_retriever.corpus.store.staged import Arrays
 from genmm_retriever.corpus.store.staging import Staging, winners_sql
 from genmm_retriever.errors import GenmmError
 
 
-def publish(staging: Staging, require: Stage | None) -> int:
+def publish(staging: Staging, arrays: Arrays, require: Stage | None) -> int:
     """Publish all complete rows as the next generation.
 
     Nothing that readers use is touched before the manifest is replaced, and that is atomic.
@@ -42,11 +37,8 @@ def publish(staging: Staging, require: Stage | None) -> int:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
             counts = _write_items(staging.tables, place / files.ITEMS_FILE, require)
-            arrays = staged_arrays(staging)
-            files.write_atomically(
-                place / files.ARRAYS_FILE, lambda handle: write_container(handle, arrays)
-            )
-            manifest = _manifest(staging, generation, counts)
+            entries = arrays.write_groups(generation)
+            manifest = _manifest(staging, generation, counts, entries)
             for each in (place, place.parent, folder):
                 files.sync_folder(each)
             staging.set_meta("publishing", json.dumps([generation, require]))
@@ -55,6 +47,8 @@ def publish(staging: Staging, require: Stage | None) -> int:
             # A failure behind the rename is a success: readers see the new generation.
             if not _is_current(folder, generation):
                 shutil.rmtree(place, ignore_errors=True)
+                for path in (folder / files.ARRAYS).glob(f"{generation:06d}-*"):
+                    _remove(path)
                 raise
         staging.settle(generation, require)
         _collect_garbage(staging, old)
@@ -128,23 +122,9 @@ def _write_items(tables: Tables, path: Path, require: Stage | None) -> dict[str,
     return result
 
 
-def staged_arrays(staging: Staging) -> dict[str, np.ndarray]:
-    """The arrays as the next generation will have them, memory-mapped."""
-    arrays: dict[str, np.ndarray] = {}
-    if staging.manifest is not None and not staging.fresh:
-        base = files.generation_folder(staging.manifest.generation)
-        arrays.update(map_container(staging.folder / base / files.ARRAYS_FILE))
-    for path in (staging.folder / files.STAGING / "arrays").glob("*.npy"):
-        name = unquote(path.name[: -len(".npy")])
-        try:
-            arrays[name] = np.load(path, mmap_mode="c", allow_pickle=False)
-        except ValueError:
-            # An empty array cannot be mapped.
-            arrays[name] = np.load(path, allow_pickle=False)
-    return arrays
-
-
-def _manifest(staging: Staging, generation: int, counts: dict[str, int]) -> Manifest:
+def _manifest(
+    staging: Staging, generation: int, counts: dict[str, int], arrays: dict[str, FileEntry]
+) -> Manifest:
     folder = staging.folder
     base = files.generation_folder(generation)
     database = Tables(connect_readonly(folder / base / files.ITEMS_FILE), folder / base, folder)
@@ -152,13 +132,9 @@ def _manifest(staging: Staging, generation: int, counts: dict[str, int]) -> Mani
         segments = [n for (n,) in database.run("SELECT DISTINCT segment FROM features")]
         shape = json.loads(database.meta("feature_shape") or "null") if segments else None
     known = staging.manifest.files if staging.manifest is not None else {}
-    entries: dict[str, FileEntry] = {}
-    for name in (f"{base}/{files.ITEMS_FILE}", f"{base}/{files.ARRAYS_FILE}", *segments):
-        path = folder / name
-        if name in segments and name in known:
-            entries[name] = known[name]
-        else:
-            entries[name] = FileEntry(path.stat().st_size, files.file_sha256(path))
+    entries = dict(arrays)
+    for name in (f"{base}/{files.ITEMS_FILE}", *segments):
+        entries[name] = known[name] if name in known else file_entry(folder / name)
     return Manifest(generation, staging.settings, counts, tuple(shape) if shape else None, entries)
 
 
@@ -173,20 +149,22 @@ def _collect_garbage(staging: Staging, old: Manifest | None) -> None:
         return
     keep = set(new.files) | set(old.files if old else ())
     keep |= {name for (name,) in staging.tables.run("SELECT DISTINCT segment FROM features")}
-    generations = {files.generation_folder(m.generation) for m in (new, old) if m}
+    keep |= {files.generation_folder(m.generation) for m in (new, old) if m}
+    if (folder / files.BLOBS).is_dir():
+        keep |= {f"{files.BLOBS}/{name}" for name in _used_blobs(staging, old)}
+    for kind in (files.GENERATIONS, files.ARRAYS, files.FEATURES, files.BLOBS):
+        with contextlib.suppress(OSError):
+            for path in (folder / kind).iterdir():
+                if f"{kind}/{path.name}" not in keep:
+                    _remove(path)
+
+
+def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        for path in (folder / files.GENERATIONS).iterdir():
-            if f"{files.GENERATIONS}/{path.name}" not in generations:
-                shutil.rmtree(path, ignore_errors=True)
-        if (folder / files.FEATURES).is_dir():
-            for path in (folder / files.FEATURES).iterdir():
-                if f"{files.FEATURES}/{path.name}" not in keep:
-                    path.unlink()
-        if (folder / files.BLOBS).is_dir():
-            used = _used_blobs(staging, old)
-            for path in (folder / files.BLOBS).iterdir():
-                if path.name not in used:
-                    path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def _used_blobs(staging: Staging, old: Manifest | None) -> set[str]:

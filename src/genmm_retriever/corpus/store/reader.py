@@ -20,10 +20,11 @@ from genmm_retriever.corpus.store.arrays import (
     row_bytes,
     segment_header,
 )
+from genmm_retriever.corpus.store.checksums import FileEntry
 from genmm_retriever.corpus.store.database import Tables, connect_readonly
+from genmm_retriever.corpus.store.groups import array_files
 from genmm_retriever.corpus.store.manifest import Manifest
 from genmm_retriever.corpus.store.records import Description, IndexSettings
-from genmm_retriever.corpus.store.staging import verify
 from genmm_retriever.errors import IndexDamagedError, InputError
 from genmm_retriever.schema import Item, Kind, Scalar
 
@@ -33,19 +34,23 @@ _ATTEMPTS = 20
 class IndexReader:
     """A published generation, opened read-only; later publications do not disturb it.
 
-    The database and the arrays are verified against their checksums on opening, feature rows
-    and blobs when they are read. Methods may be called from several threads.
+    The database and the arrays are verified against their checksums on opening (files above
+    1 GiB in size, header and sampled blocks, see `checksums`), feature rows and blobs when they
+    are read. Methods may be called from several threads.
 
     Every method raises `IndexDamagedError`, naming the file, when a file does not hold what
     was written.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, previous: IndexReader | None = None
+    ) -> None:
         self.path = folder
         self._manifest = manifest
         base = files.generation_folder(manifest.generation)
-        database = verify(folder, manifest, f"{base}/{files.ITEMS_FILE}")
-        self._arrays = map_container(verify(folder, manifest, f"{base}/{files.ARRAYS_FILE}"))
+        database = manifest.verify(folder, f"{base}/{files.ITEMS_FILE}")
+        self._containers = _map_containers(folder, manifest, previous)
+        self._arrays = {n: a for arrays in self._containers.values() for n, a in arrays.items()}
         self._segments = _map_segments(folder, manifest)
         self._lock = threading.Lock()
         self._live: np.ndarray | None = None
@@ -59,19 +64,25 @@ class IndexReader:
             raise self._tables.damaged(str(error)) from error
 
     @classmethod
-    def open(cls, path: str | Path) -> IndexReader:
+    def open(cls, path: str | Path, *, previous: IndexReader | None = None) -> IndexReader:
         """Open the present generation of an index.
+
+        Args:
+            path: The index folder.
+            previous: An open reader of an earlier generation. The files of arrays that did
+                not change since are shared with it (what one writes into an array, the other
+                sees) and not verified again, so that opening does not cost the whole index.
 
         Raises:
             IndexNotFoundError: If there is no finished index.
-            IndexVersionError: If a newer version of this package wrote it.
+            IndexVersionError: If a version of this package wrote it that keeps it otherwise.
             IndexDamagedError: If a file is missing, cut short or altered.
         """
         folder = Path(path).absolute()
         for _ in range(_ATTEMPTS):
             manifest = Manifest.read(folder)
             try:
-                return cls(folder, manifest)
+                return cls(folder, manifest, previous)
             except IndexDamagedError:
                 # Two publications since the manifest was read remove its files.
                 if Manifest.stat(folder) == manifest.stamp:
@@ -98,7 +109,14 @@ class IndexReader:
         with self._lock:
             self._tables.connection.close()
             self._arrays = {}
+            self._containers = {}
             self._segments = {}
+
+    def _shareable(self) -> dict[str, tuple[FileEntry, dict[str, np.ndarray]]]:
+        """The verified files of arrays, with what the manifest says of them."""
+        with self._lock:
+            known = self._manifest.files
+            return {name: (known[name], arrays) for name, arrays in self._containers.items()}
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Tables]:
@@ -255,6 +273,19 @@ class IndexReader:
             if found is not None:
                 return tables.document(name)
         raise InputError(f"the index has no document {name!r}")
+
+
+def _map_containers(
+    folder: Path, manifest: Manifest, previous: IndexReader | None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays by file."""
+    shared = {} if previous is None or previous.path != folder else previous._shareable()
+    containers: dict[str, dict[str, np.ndarray]] = {}
+    for name in array_files(manifest.files):
+        entry, arrays = shared.get(name, (None, {}))
+        same = entry == manifest.files[name]
+        containers[name] = arrays if same else map_container(manifest.verify(folder, name))
+    return containers
 
 
 def _map_segments(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:

@@ -12,7 +12,12 @@ from pathlib import Path
 from genmm_retriever.corpus.store import files
 from genmm_retriever.corpus.store.database import Tables, connect_work
 from genmm_retriever.corpus.store.lock import WriterLock
-from genmm_retriever.corpus.store.manifest import Manifest, is_index_folder
+from genmm_retriever.corpus.store.manifest import (
+    SCHEMA_VERSION,
+    Manifest,
+    is_index_folder,
+    older_version,
+)
 from genmm_retriever.corpus.store.records import IndexSettings, Stage
 from genmm_retriever.errors import (
     IndexDamagedError,
@@ -26,7 +31,6 @@ _MARK_PUBLISHED = (
     "INSERT OR REPLACE INTO meta "
     "SELECT 'published_row', coalesce((SELECT value FROM meta WHERE key = 'next_row'), '0')"
 )
-_OWN = (files.STAGING, files.GENERATIONS, files.FEATURES, files.BLOBS)
 
 
 def winners_sql(require: Stage | None) -> str:
@@ -63,6 +67,8 @@ class Staging:
             settings = self.tables.meta("settings")
             if settings is None:
                 raise self.tables.damaged("it has no settings")
+            if self.number("schema_version") < SCHEMA_VERSION:
+                raise older_version(self.tables.path, self.number("schema_version"))
             self.settings = IndexSettings.model_validate_json(settings)
 
     @property
@@ -119,8 +125,9 @@ class Staging:
             self.set_meta("base_generation", generation)
             self.set_meta("fresh", 0)
             tables.run(_MARK_PUBLISHED)
+            tables.run("DELETE FROM staged_arrays")
             self.set_meta("changes", -1)
-        shutil.rmtree(self.folder / files.STAGING / "arrays", ignore_errors=True)
+        shutil.rmtree(self.folder / files.STAGED_ARRAYS, ignore_errors=True)
 
     def is_published(self) -> bool:
         """Whether a reader sees everything that is here."""
@@ -179,6 +186,7 @@ def _make_work(
             "base_generation": str(base),
             "fresh": str(int(fresh)),
             "changes": "0",
+            "schema_version": str(SCHEMA_VERSION),
         }
         connection.executemany("INSERT OR REPLACE INTO meta VALUES(?, ?)", values.items())
         if source is not None:
@@ -193,33 +201,9 @@ def _make_work(
     files.sync_folder(folder)
 
 
-def verify(folder: Path, manifest: Manifest, name: str) -> Path:
-    """The path of a published file whose size and checksum hold.
-
-    Raises:
-        IndexDamagedError: If it is missing, cut short or altered.
-    """
-    path = folder / name
-    entry = manifest.files.get(name)
-    try:
-        if entry is None or path.stat().st_size != entry.size:
-            raise IndexDamagedError(f"{path} is cut short or altered", files.DAMAGED_HINT)
-        if files.file_sha256(path) != entry.sha256:
-            raise IndexDamagedError(
-                f"{path} is damaged: its checksum does not match", files.DAMAGED_HINT
-            )
-    except FileNotFoundError as error:
-        raise IndexDamagedError(f"{path} is missing", files.DAMAGED_HINT) from error
-    except OSError as error:
-        raise IndexDamagedError(
-            f"{path} cannot be read: {error.strerror or error}", files.DAMAGED_HINT
-        ) from error
-    return path
-
-
 def _from_published(folder: Path, manifest: Manifest) -> None:
     base = files.generation_folder(manifest.generation)
-    source = verify(folder, manifest, f"{base}/{files.ITEMS_FILE}")
+    source = manifest.verify(folder, f"{base}/{files.ITEMS_FILE}", full=True)
     _make_work(folder, manifest.settings, source, manifest.generation, fresh=False)
 
 

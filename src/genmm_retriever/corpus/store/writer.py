@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
-from genmm_retriever.corpus.store import files
-from genmm_retriever.corpus.store.arrays import check_array
 from genmm_retriever.corpus.store.database import (
     checksum,
     chunks,
@@ -21,7 +17,7 @@ from genmm_retriever.corpus.store.database import (
     encode_identifier,
 )
 from genmm_retriever.corpus.store.features import Features
-from genmm_retriever.corpus.store.publish import publish, staged_arrays
+from genmm_retriever.corpus.store.publish import publish
 from genmm_retriever.corpus.store.records import (
     Description,
     IdentifierRecord,
@@ -30,6 +26,7 @@ from genmm_retriever.corpus.store.records import (
     StageReport,
 )
 from genmm_retriever.corpus.store.stage import stage_items
+from genmm_retriever.corpus.store.staged import Arrays
 from genmm_retriever.corpus.store.staging import Staging, create, open_published, winners_sql
 from genmm_retriever.errors import InputError
 from genmm_retriever.schema import Item
@@ -64,6 +61,7 @@ class IndexWriter:
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
         self._features = Features(staging)
+        self._arrays = Arrays(staging)
 
     @classmethod
     def create(
@@ -110,6 +108,7 @@ class IndexWriter:
     def close(self) -> None:
         """Release the lock; what is not published stays staged."""
         self._features.forget()
+        self._arrays.forget()
         self._staging.close()
 
     @property
@@ -249,26 +248,40 @@ class IndexWriter:
             return self._staging.tables.skipped()
 
     def put_array(self, name: str, array: np.ndarray) -> None:
-        """Publish an array with the next generation; it stays until put again."""
-        array = check_array(name, array)
-        if re.fullmatch(r"[\w./-]{1,100}", name) is None:
-            raise InputError(f"{name!r} is no name of an array", "use letters, digits and ._-/")
-        with self._staging.errors():
-            present = staged_arrays(self._staging).get(name)
-        if present is not None and present.dtype == array.dtype and _equal(present, array):
-            return
-        with self._staging.transaction():
-            folder = self.path / files.STAGING / "arrays"
-            folder.mkdir(exist_ok=True)
-            files.write_atomically(
-                folder / f"{quote(name, safe='')}.npy",
-                lambda handle: np.save(handle, array, allow_pickle=False),
-            )
+        """Publish an array with the next generation; it stays until put again or dropped.
 
-    def array(self, name: str) -> np.ndarray | None:
-        """An array as the next generation will have it, or None."""
+        Arrays whose names are equal up to the last `/` are a group and share a file, which is
+        written anew when any of them changes. An equal array changes nothing; that is found
+        by reading it once, and without reading when it is the one that `array` gave with
+        `writeable=False`.
+
+        Raises:
+            InputError: If the name or the type cannot be kept.
+        """
+        self._arrays.put(name, array)
+
+    def array(self, name: str, *, writeable: bool = True) -> np.ndarray | None:
+        """An array as the next generation will have it, or None.
+
+        Args:
+            name: Its name.
+            writeable: Whether the memory map may be written to, which changes no file.
+        """
         with self._staging.errors():
-            return staged_arrays(self._staging).get(name)
+            return self._arrays.get(name, writeable=writeable)
+
+    def arrays(self) -> list[str]:
+        """Names of the arrays that the next generation will have."""
+        with self._staging.errors():
+            return self._arrays.names()
+
+    def drop_arrays(self, prefix: str) -> int:
+        """Leave the arrays whose names begin so out of the next generation.
+
+        Returns:
+            How many there were.
+        """
+        return self._arrays.drop(prefix)
 
     def put_json(self, name: str, value: Any) -> None:
         """Publish a JSON document with the next generation; it stays until put again."""
@@ -314,8 +327,9 @@ class IndexWriter:
             The generation's number; the present one if nothing has changed.
         """
         self._features.compact()
-        generation = publish(self._staging, require)
+        generation = publish(self._staging, self._arrays, require)
         self._features.forget()
+        self._arrays.settle()
         return generation
 
     def _existing(self, rows: Sequence[int]) -> set[int]:
@@ -330,7 +344,3 @@ class IndexWriter:
         missing = {int(row) for row in rows} - set(found)
         if missing:
             raise InputError(f"the index has no row {min(missing)}")
-
-
-def _equal(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.shape == other.shape and one.tobytes() == other.tobytes()
