@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from genmm_retriever.decoding.config import BeamConfig
 from genmm_retriever.decoding.search import constrained_beam_search
 from genmm_retriever.describing import identify_prompt
 from genmm_retriever.models.base import MLLM, ImagePart
-from genmm_retriever.schema import Evidence, GeneratedIdentifier, Hit, Item, Query
+from genmm_retriever.schema import Evidence, GeneratedIdentifier, Hit, ImageRef, Item, Query
 from genmm_retriever.verification import (
+    Budget,
     CandidateView,
     LikelihoodVerifier,
     Parts,
@@ -65,16 +67,26 @@ class Asker:
         model: The model that the index was built with.
         num_beams: Width of the search.
         candidates: First-stage candidates that verification looks at.
-        budget: Candidates whose likelihood is computed.
+        budget: Candidates whose likelihood is computed; None for all.
+        budget_ms: Milliseconds that verifying a query may take; None for no limit.
+        cascade: Whether verification goes by stages; see `LikelihoodVerifier`.
     """
 
     def __init__(
-        self, reader: IndexReader, model: MLLM, *, num_beams: int, candidates: int, budget: int
+        self,
+        reader: IndexReader,
+        model: MLLM,
+        *,
+        num_beams: int,
+        candidates: int,
+        budget: int | None,
+        budget_ms: float | None = None,
+        cascade: bool | None = None,
     ) -> None:
         self.reader = reader
         self.model = model
         self.candidates = candidates
-        self.verifier = LikelihoodVerifier(model, budget=budget)
+        self.verifier = LikelihoodVerifier(model, budget=Budget(budget, budget_ms), cascade=cascade)
         self.beam = BeamConfig(
             num_beams=num_beams,
             debias=self.verifier.calibration.debias,
@@ -160,14 +172,14 @@ class Asker:
     def _candidate_views(self, found: _Found) -> list[CandidateView]:
         pictured = [i for i, item in enumerate(found.items) if item.kind == "image"]
         features = self.reader.features([found.rows[i] for i in pictured]) if pictured else None
-        images: dict[int, ImagePart] = {}
+        images: dict[int, ImagePart | Callable[[], ImagePart]] = {}
         for place, i in enumerate(pictured):
             if features is not None:
                 images[i] = ImagePart(features=torch.from_numpy(np.array(features[place])))
             else:
                 reference = found.items[i].image
                 assert reference is not None
-                images[i] = ImagePart(image=open_image(reference))
+                images[i] = partial(_opened, reference)
         return [
             CandidateView(
                 words=_words(item, described),
@@ -198,19 +210,6 @@ class Asker:
     ) -> Evidence:
         candidate = found.candidates[i]
         written = () if candidate is None else candidate.hypotheses[:_SHOWN_IDENTIFIERS]
-        known = (
-            {}
-            if parts is None
-            else {
-                name: float(values[i])
-                for name, values in (
-                    ("likelihood", parts.likelihood),
-                    ("contrastive", parts.contrastive),
-                    ("objects", parts.objects),
-                )
-                if not math.isnan(values[i])
-            }
-        )
         return Evidence(
             identifiers=tuple(
                 GeneratedIdentifier(
@@ -220,11 +219,15 @@ class Asker:
             ),
             generation=None if candidate is None else candidate.score,
             verification=None if parts is None else float(scores[i]),
-            parts=known,
+            parts={} if parts is None else parts.of(i),
             filled=candidate is None,
             caption=_words(found.items[i], found.descriptions[i]) or None,
             rewritings=query.rewritings,
         )
+
+
+def _opened(reference: ImageRef) -> ImagePart:
+    return ImagePart(image=open_image(reference))
 
 
 def _words(item: Item, described: Sequence[Description]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import tempfile
 import threading
@@ -50,7 +51,11 @@ class GenerativeMMRetriever:
         verify: `"likelihood"` to check candidates by log p(query | candidate), `"off"` not to.
         num_beams: Width of the constrained search.
         candidates: First-stage candidates that are looked at.
-        budget: Candidates whose likelihood is computed.
+        budget: Candidates whose likelihood is computed; None for all.
+        budget_ms: Milliseconds that verifying a query may take, whichever limit comes first;
+            the k best are verified in any case.
+        cascade: Verification by stages, each for fewer candidates: None where it costs less,
+            True always, False never (see `verification.LikelihoodVerifier`).
         device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
 
     Raises:
@@ -74,11 +79,19 @@ class GenerativeMMRetriever:
         verify: str = "likelihood",
         num_beams: int = 50,
         candidates: int = 100,
-        budget: int = 16,
+        budget: int | None = 16,
+        budget_ms: float | None = None,
+        cascade: bool | None = None,
         device: str | None = None,
     ) -> None:
         self.path = Path(path)
-        self._options = {"num_beams": num_beams, "candidates": candidates, "budget": budget}
+        self._options: dict[str, Any] = {
+            "num_beams": num_beams,
+            "candidates": candidates,
+            "budget": budget,
+            "budget_ms": budget_ms,
+            "cascade": cascade,
+        }
         _check_options(k=k, verify=verify, **self._options)
         self.k, self.verify, self.candidates = k, verify, candidates
         self._named = model
@@ -464,14 +477,24 @@ def _check_options(
     verify: str = "off",
     num_beams: int = 1,
     candidates: int = 1,
-    budget: int = 1,
+    budget: int | None = None,
+    budget_ms: float | None = None,
+    cascade: bool | None = None,
 ) -> None:
     """Refuse options that are out of range, before anything costly is done."""
     _checked_k(k)
     _checked_verify(verify)
     for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
+        if name == "budget" and value is None:
+            continue
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}", "give a whole number of at least 1")
+    if budget_ms is not None and not (
+        isinstance(budget_ms, (int, float)) and 0 < budget_ms < math.inf
+    ):
+        raise InputError(f"budget_ms is {budget_ms!r}", "give milliseconds above 0, or None")
+    if cascade not in (None, True, False):
+        raise InputError(f"cascade is {cascade!r}", "give True, False or None")
 
 
 def _checked_k(k: int) -> int:

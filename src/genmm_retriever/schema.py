@@ -124,7 +124,8 @@ class Evidence(_Frozen):
         generation: The item's score after merging its identifiers, by logsumexp.
         verification: The verifier's calibrated probability, or None when it did not run.
         parts: The verifier's parts before fusion (`likelihood` in nats a token,
-            `contrastive` as a cosine), as far as they were computed.
+            `text_likelihood` the same given its caption, `contrastive` as a cosine), as far
+            as they were computed: without `likelihood` the item was not looked at.
         filled: True if no generated identifier led here and the item fills up to k.
         caption: The words the index knows the picture by.
         rewritings: Forms the query went through before decoding.

@@ -13,6 +13,7 @@ from ..schema import Hit, Query
 from .console import Console, command, printable
 from .options import (
     Beams,
+    Budget,
     Device,
     Direction,
     IndexPath,
@@ -20,6 +21,7 @@ from .options import (
     Limit,
     Model,
     Verify,
+    parse_budget,
     parse_cutoffs,
     parse_filters,
 )
@@ -47,6 +49,7 @@ def search(
     ] = None,
     kind: Annotated[Kind | None, typer.Option(help="Only pictures, or only texts.")] = None,
     verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
+    budget: Budget = None,
     model: Model = None,
     device: Device = None,
     beams: Beams = 50,
@@ -60,10 +63,11 @@ def search(
         filters=parse_filters(conditions or []),
         kind=None if kind is None else kind.value,
     )
+    limits = parse_budget(budget)
     from ..retriever import GenerativeMMRetriever
 
     with GenerativeMMRetriever.from_index(
-        index, model=model, k=k, verify=verify.value, num_beams=beams, device=device
+        index, model=model, k=k, verify=verify.value, num_beams=beams, device=device, **limits
     ) as retriever:
         hits = retriever.retrieve(query)
     asked = query.model_dump(mode="json") | {"k": k, "verify": verify.value}
@@ -115,6 +119,7 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "test",
     verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
+    budget: Budget = None,
     model: Model = None,
     device: Device = None,
     beams: Beams = 50,
@@ -130,6 +135,7 @@ def evaluate(
     from ..retriever import GenerativeMMRetriever
 
     cutoffs = parse_cutoffs(k)
+    limits = parse_budget(budget)
     asked = read_queries(queries, direction=direction.value, limit=limit, seed=seed, split=split)
     reader = IndexReader.open(index)
     try:
@@ -138,7 +144,7 @@ def evaluate(
     finally:
         reader.close()
     with GenerativeMMRetriever.from_index(
-        index, model=model, verify=verify.value, num_beams=beams, device=device
+        index, model=model, verify=verify.value, num_beams=beams, device=device, **limits
     ) as retriever:
         report = ask_all(
             retriever,
@@ -159,5 +165,6 @@ def evaluate(
         "direction": direction.value,
         "verification": verify.value,
         "beams": beams,
+        **limits,
     }
     console.result(report.to_json(), report.to_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -12,6 +13,8 @@ import typer
 
 from ..errors import InputError
 from ..schema import Scalar
+
+_BUDGET = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?)\s*(?P<unit>ms|s)?")
 
 
 class Verify(str, Enum):
@@ -60,6 +63,13 @@ Model = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cpu or cuda:0.")]
 Beams = Annotated[int, typer.Option("--beams", min=1, help="Identifiers kept while decoding.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|TIME",
+        help="What verifying a query may cost: candidates (16), time (50ms, 2s) or both (64,50ms).",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many.")]
 UseText = Annotated[
     str | None,
@@ -103,6 +113,40 @@ def _readings(value: str) -> list[Scalar]:
     if read is None or isinstance(read, (bool, int, float)):
         return [read, value]
     return [value]
+
+
+def parse_budget(text: str | None) -> dict[str, int | float | None]:
+    """A limit of verification as options of the retriever; a time alone limits nothing else.
+
+    Raises:
+        InputError: If it is neither candidates nor a time, or one of them twice.
+
+    Examples:
+        >>> parse_budget("16")
+        {'budget': 16}
+        >>> parse_budget("50ms")
+        {'budget': None, 'budget_ms': 50.0}
+        >>> parse_budget("64,1.5s")
+        {'budget': 64, 'budget_ms': 1500.0}
+        >>> parse_budget(None)
+        {}
+    """
+    if text is None:
+        return {}
+    counts, times = [], []
+    for part in text.split(","):
+        found = _BUDGET.fullmatch(part.strip())
+        if found is None or float(found["number"]) <= 0:
+            raise InputError(f"--budget {text!r} is no budget", "write for example 16 or 50ms")
+        if found["unit"]:
+            times.append(float(found["number"]) * (1000 if found["unit"] == "s" else 1))
+        elif found["number"].isdigit():
+            counts.append(int(found["number"]))
+    if len(counts) + len(times) != len(text.split(",")) or max(len(counts), len(times)) > 1:
+        raise InputError(f"--budget {text!r} is no budget", "write for example 16 or 50ms")
+    if not times:
+        return {"budget": counts[0]}
+    return {"budget": counts[0] if counts else None, "budget_ms": times[0]}
 
 
 def parse_cutoffs(text: str) -> tuple[int, ...]:

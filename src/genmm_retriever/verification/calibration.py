@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,16 +11,28 @@ import numpy as np
 
 from genmm_retriever.verification.features import Parts
 
+REACH_FIRST = 8
+"""Candidates looked at first; they show how high a query's log-odds lie."""
+REACH_DEPTH = 10
+"""Hits up to which the margins hold; for more of them nobody is ruled out."""
+
 
 @dataclass(frozen=True)
 class Calibration:
     """Weights of a logistic model over the parts: `p = sigmoid(bias + sum(weight * part))`.
 
+    Three such models: all parts, the cheap parts alone (`cheap_`), and the cheap parts with
+    the likelihood given the candidate's words (`words_`). From the last two follows how high
+    the first can still come, see `reach`.
+
     The defaults suit a model about which nothing is known: likelihood decides, the first
-    stage breaks ties. Trained weights come with the builtin model; `fit` makes them.
+    stage breaks ties, nobody is ruled out. Trained weights come with the builtin model; `fit`
+    makes them.
 
     Args:
         likelihood: Weight a nat per token.
+        text_likelihood: Weight a nat per token given the candidate's words; above zero the
+            words are always read.
         contrastive: Weight of the cosine.
         objects: Weight of the similarity to the objects seen.
         generation: Weight a nat of the first stage's score.
@@ -28,10 +41,20 @@ class Calibration:
         cheap_objects: Weight of the objects where the likelihood was not computed.
         cheap_generation: Weight of the first stage where the likelihood was not computed.
         cheap_bias: Bias where the likelihood was not computed.
+        words_likelihood: Weight of the likelihood given the words where that is all.
+        words_contrastive: Weight of the cosine there.
+        words_objects: Weight of the objects there.
+        words_generation: Weight of the first stage there.
+        words_bias: Bias there.
+        reach_slope: Log-odds by all parts that one of the cheap log-odds is worth.
+        reach_margin: How far above its prediction a candidate may come; infinite: unknown.
+        words_reach_slope: As `reach_slope`, of the log-odds with the words.
+        words_reach_margin: As `reach_margin`, of the log-odds with the words.
         debias: Weight of the unconditional log-probability in the beam.
     """
 
     likelihood: float = 3.0
+    text_likelihood: float = 0.0
     contrastive: float = 10.0
     objects: float = 5.0
     generation: float = 0.1
@@ -40,18 +63,38 @@ class Calibration:
     cheap_objects: float = 5.0
     cheap_generation: float = 0.1
     cheap_bias: float = -4.0
+    words_likelihood: float = 3.0
+    words_contrastive: float = 10.0
+    words_objects: float = 5.0
+    words_generation: float = 0.1
+    words_bias: float = -3.0
+    reach_slope: float = 1.0
+    reach_margin: float = math.inf
+    words_reach_slope: float = 1.0
+    words_reach_margin: float = math.inf
     debias: float = 1.0
 
     @classmethod
     def of(cls, model: Any) -> Calibration:
-        """The calibration that a model brings along, or the defaults."""
+        """The calibration that a model brings along, or the defaults.
+
+        Weights that were fitted without the words give them none.
+        """
         known: Mapping[str, Any] = getattr(model, "calibration", None) or {}
         names = {field.name for field in fields(cls)}
-        return cls(**{name: float(value) for name, value in known.items() if name in names})
+        given = {name: float(value) for name, value in known.items() if name in names}
+        if given:
+            given = {"words_likelihood": 0.0} | given
+        return cls(**given)
 
     def to_json(self) -> dict[str, float]:
-        """The weights, for a model's settings."""
-        return asdict(self)
+        """The weights, for a model's settings; margins that are not known are left out."""
+        return {name: value for name, value in asdict(self).items() if math.isfinite(value)}
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether the likelihood given a candidate's words says anything."""
+        return self.words_likelihood > 0 or self.text_likelihood > 0
 
     def cheap(self, parts: Parts) -> np.ndarray:
         """Log-odds from the cheap parts alone, [n]."""
@@ -62,15 +105,54 @@ class Calibration:
             + self.cheap_generation * _generation(parts.generation)
         )
 
+    def unseen(self, parts: Parts) -> np.ndarray:
+        """Log-odds from all that is known without the likelihood, [n]."""
+        with_words = (
+            self.words_bias
+            + self.words_likelihood * _known(parts.words)
+            + self.words_contrastive * _known(parts.contrastive)
+            + self.words_objects * _known(parts.objects)
+            + self.words_generation * _generation(parts.generation)
+        )
+        log_odds: np.ndarray = np.where(np.isnan(parts.words), self.cheap(parts), with_words)
+        return log_odds
+
     def full(self, parts: Parts) -> np.ndarray:
         """Log-odds from all parts, [n]; where the likelihood is missing it counts as zero."""
         return (
             self.bias
             + self.likelihood * _known(parts.likelihood)
+            + self.text_likelihood * _known(parts.words)
             + self.contrastive * _known(parts.contrastive)
             + self.objects * _known(parts.objects)
             + self.generation * _generation(parts.generation)
         )
+
+    def can_rule_out(self, worded: bool) -> bool:
+        """Whether a margin is known for candidates whose words were read, or were not."""
+        return math.isfinite(self.words_reach_margin if worded else self.reach_margin)
+
+    def reach(self, unseen: np.ndarray, worded: bool, first: np.ndarray) -> np.ndarray:
+        """The highest log-odds by all parts that candidates are expected to reach, [n].
+
+        `slope * unseen + level + margin`, where the level is that of the query: how far those
+        looked at first lay above `slope * unseen`. The margin is a conformal quantile
+        (`evaluation.calibration`), so that on queries like those it was learned on, in at
+        least so many none of the best `REACH_DEPTH` is ruled out.
+
+        Args:
+            unseen: Log-odds without the likelihood, [n], best first.
+            worded: Whether the words of all of them were read, or of none.
+            first: Log-odds by all parts of the first `REACH_FIRST` of them.
+        """
+        slope, margin = (
+            (self.words_reach_slope, self.words_reach_margin)
+            if worded
+            else (self.reach_slope, self.reach_margin)
+        )
+        level = float((first - slope * unseen[: len(first)]).mean())
+        highest: np.ndarray = slope * unseen + level + margin
+        return highest
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:

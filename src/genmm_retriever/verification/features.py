@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +29,24 @@ class CandidateView:
 
     Attributes:
         words: The words it is known by: its own text, or its caption.
-        image: Its picture, or None for a text item.
+        image: Its picture, or what opens it (called only when it is looked at), or None for a
+            text item.
         generation: Its first-stage score in nats, or None if no identifier led to it.
     """
 
     words: str
-    image: ImagePart | None = None
+    image: ImagePart | Callable[[], ImagePart] | None = None
     generation: float | None = None
+
+    def picture(self) -> ImagePart | None:
+        """Its picture, opened."""
+        return self.image() if callable(self.image) else self.image
+
+    @property
+    def cached(self) -> ImagePart | None:
+        """Its picture if its features are at hand, so that looking costs no opening."""
+        image = self.image
+        return image if isinstance(image, ImagePart) and image.features is not None else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +58,29 @@ class Parts:
         contrastive: Cosine by the contrastive head, [n].
         objects: Similarity of the query's words and the objects seen in the picture, [n].
         generation: First-stage score in nats, [n].
+        text_likelihood: Nats a token that the words of a candidate with a picture add to the
+            query's likelihood, [n]; a text item's are its `likelihood`. None if none were read.
     """
 
     likelihood: np.ndarray
     contrastive: np.ndarray
     objects: np.ndarray
     generation: np.ndarray
+    text_likelihood: np.ndarray | None = None
+
+    @property
+    def words(self) -> np.ndarray:
+        """`text_likelihood`, [n]; all NaN if no words were read."""
+        if self.text_likelihood is None:
+            return np.full(self.likelihood.shape, np.nan)
+        return self.text_likelihood
+
+    def of(self, place: int) -> dict[str, float]:
+        """What is known of one candidate, by name, without the first stage's score."""
+        named = {
+            "likelihood": self.likelihood[place],
+            "text_likelihood": self.words[place],
+            "contrastive": self.contrastive[place],
+            "objects": self.objects[place],
+        }
+        return {name: float(value) for name, value in named.items() if not np.isnan(value)}

@@ -1,50 +1,67 @@
-"""Is it really the one: reverse likelihood, log p(query | candidate), by the same model.
-
-Ranking by p(query | picture) is what TIGeR (arXiv 2406.05814) found to work best without
-training. Where the text scored is the candidate's own, as for a picture that looks for
-captions, its unconditional likelihood is taken off, since candidates then differ in it.
-"""
+"""Is it really the one: reverse likelihood in a cascade, by the same model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
-from genmm_retriever.describing.prompts import data_text, query_given_item_prompt
-from genmm_retriever.models.base import (
-    MLLM,
-    DualEncoder,
-    ImagePart,
-    ObjectMatcher,
-    Prompt,
-    TextPart,
-)
-from genmm_retriever.verification.calibration import Calibration, sigmoid
+from genmm_retriever.models.base import MLLM
+from genmm_retriever.verification.budget import Budget
+from genmm_retriever.verification.calibration import REACH_FIRST, Calibration, sigmoid
+from genmm_retriever.verification.cascade import Cascade, Policy
+from genmm_retriever.verification.cheap import cheap_parts
+from genmm_retriever.verification.costs import TokenCosts
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
+from genmm_retriever.verification.reverse import ReverseLikelihood
 
-MAX_TEXT_TOKENS = 64
+_LEAST = 1e-300
+"""Probability of a candidate that was looked at, at least: room for the others below it."""
 
 
 class LikelihoodVerifier:
-    """Scores candidates in a cascade: the cheap parts for all, the likelihood for the best.
+    """Scores candidates in a cascade, each stage for fewer of them. Usable after any retriever.
 
-    Usable alone, as a reranker after any retriever.
+    1. The cheap parts for all: cosine and objects where the model has such heads.
+    2. The likelihood of the query given the candidates' words, where a picture is so many
+       tokens that reading all words costs less than looking at the budgeted pictures.
+    3. The likelihood given the candidates themselves, most promising first, in chunks, until
+       the budget is spent or nobody left can still win: those whose log-odds are not expected
+       to reach the k-th best so far are ruled out (`Calibration.reach`).
+
+    What this does and does not promise: a candidate that was not looked at never outranks one
+    that was. Without a limit in time and with margins unknown or `cascade=False`, exactly the
+    `budget` best by the cheaper parts are looked at. That the order is better than the first
+    stage's cannot be promised for a query without judgements: the weights decide, none of them
+    is negative, and `evaluation.calibration.fit` keeps to the first stage's order where the
+    fitted one was worse on the judged queries. `genmm eval` reports both.
 
     Args:
         model: The language model; if it has a contrastive head, that is the cheap part.
-        budget: Candidates whose likelihood is computed; one packed pass.
+        budget: Candidates whose likelihood is computed (None: all), or a whole `Budget`.
         calibration: Weights of the parts; by default the model's own.
+        cascade: True reads the words in any case; False neither reads them nor rules anybody
+            out; None decides by what it costs.
+        chunk: Candidates looked at between two looks at the clock and at who can still win.
+        clock: Tells seconds.
     """
 
     def __init__(
-        self, model: MLLM, *, budget: int = 16, calibration: Calibration | None = None
+        self,
+        model: MLLM,
+        *,
+        budget: Budget | int | None = 16,
+        calibration: Calibration | None = None,
+        cascade: bool | None = None,
+        chunk: int = REACH_FIRST,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model = model
-        self.budget = budget
+        self.budget = budget if isinstance(budget, Budget) else Budget(budget)
         self.calibration = calibration or Calibration.of(model)
+        self._policy = Policy(self.budget, self.calibration, cascade, max(1, chunk), clock)
+        self._costs = TokenCosts(model)
 
     def verify(
         self, query: QueryView, candidates: Sequence[CandidateView], *, at_least: int = 0
@@ -54,111 +71,31 @@ class LikelihoodVerifier:
         Args:
             query: With text, a picture or both.
             candidates: n of them, in any order.
-            at_least: Compute the likelihood of so many even if the budget is smaller.
+            at_least: The hits wanted: so many are looked at even if the budget is smaller, and
+                who cannot be among so many is not looked at.
 
         Returns:
-            Probabilities [n], and the parts that they come from. A candidate beyond the budget
-            never outranks one within it.
+            Probabilities [n], and the parts that they come from. A candidate that was not
+            looked at never outranks one that was.
         """
-        parts = self.cheap_parts(query, candidates)
-        order = np.argsort(-self.calibration.cheap(parts), kind="stable")
-        chosen = order[: max(self.budget, at_least)]
-        likelihood = np.full(len(candidates), np.nan)
-        likelihood[chosen] = self.likelihoods(query, [candidates[i] for i in chosen])
-        parts = replace(parts, likelihood=likelihood)
-        probability = sigmoid(self.calibration.cheap(parts))
-        probability[chosen] = sigmoid(self.calibration.full(parts))[chosen]
-        rest = order[len(chosen) :]
-        if len(rest):
-            probability[rest] = np.minimum(probability[rest], probability[chosen].min() * 0.999)
+        stages = Cascade(self.model, self._policy, self._costs, query, candidates, at_least)
+        parts, unseen = stages.run(self.cheap_parts(query, candidates))
+        seen = ~np.isnan(parts.likelihood)
+        probability = sigmoid(np.where(seen, self.calibration.full(parts), unseen))
+        if seen.any():
+            probability[seen] = np.maximum(probability[seen], _LEAST)
+            ceiling = probability[seen].min() * 0.999
+            probability[~seen] = np.minimum(probability[~seen], ceiling)
         return probability, parts
 
     def cheap_parts(self, query: QueryView, candidates: Sequence[CandidateView]) -> Parts:
         """The parts that need no forward pass of the language model."""
-        n = len(candidates)
-        generation = np.array(
-            [np.nan if c.generation is None else c.generation for c in candidates], dtype=float
-        )
-        return Parts(
-            likelihood=np.full(n, np.nan),
-            contrastive=self._cosines(query, candidates),
-            objects=self._objects(query, candidates),
-            generation=generation,
-        )
+        return cheap_parts(self.model, query, candidates)
 
     def likelihoods(self, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
-        """Nats a token that each candidate adds to the likelihood of the text, [n].
+        """Nats a token that each candidate adds; see `ReverseLikelihood.given_items`."""
+        return ReverseLikelihood(self.model, query).given_items(candidates)
 
-        The text is the query's (reverse likelihood); for a query that is only a picture it is
-        the candidate's words given the query's picture.
-        """
-        if not candidates:
-            return np.zeros(0)
-        if query.text:
-            asked = [self._asked(c) for c in candidates]
-            texts = [query.text] * len(candidates)
-        else:
-            asked = [query_given_item_prompt(self.model, image=query.image)] * len(candidates)
-            texts = [c.words for c in candidates]
-        tokens = {text: self._tokens(text) for text in texts}
-        baselines = list(tokens)
-        prompts = [*asked, *[self._baseline() for _ in baselines]]
-        scored = self.model.score(prompts, [tokens[text] for text in [*texts, *baselines]])
-        means = np.array([float(one.mean()) for one in scored])
-        unconditional = dict(zip(baselines, means[len(texts) :], strict=True))
-        gains: np.ndarray = means[: len(texts)] - [unconditional[text] for text in texts]
-        return gains
-
-    def _asked(self, candidate: CandidateView) -> Prompt:
-        if candidate.image is not None:
-            return query_given_item_prompt(self.model, image=candidate.image)
-        if not data_text(candidate.words):
-            return self._baseline()  # without visible words it adds nothing
-        return query_given_item_prompt(self.model, text=candidate.words)
-
-    def _tokens(self, text: str) -> list[int]:
-        ids = self.model.encode(text)[:MAX_TEXT_TOKENS]
-        return [*ids, self.model.eos_token_id]
-
-    def _baseline(self) -> Prompt:
-        """What a caption looks like when nothing is known of its picture."""
-        return Prompt((TextPart("Describe."),))
-
-    def _cosines(self, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
-        model = self.model
-        cosines = np.full(len(candidates), np.nan)
-        if not isinstance(model, DualEncoder) or not candidates:
-            return cosines
-        pictures = [i for i, c in enumerate(candidates) if _has_features(c.image)]
-        texts = [i for i, c in enumerate(candidates) if c.image is None]
-        asked = []
-        if query.text:
-            asked.append(model.embed_texts([query.text]))
-        if _has_features(query.image):
-            asked.append(model.embed_images(_stack([query.image])))
-        if not asked:
-            return cosines
-        wanted = torch.nn.functional.normalize(torch.cat(asked).sum(dim=0), dim=-1)
-        if pictures:
-            found = model.embed_images(_stack([candidates[i].image for i in pictures]))
-            cosines[pictures] = (found @ wanted).cpu().numpy()
-        if texts:
-            found = model.embed_texts([candidates[i].words for i in texts])
-            cosines[texts] = (found @ wanted).cpu().numpy()
-        return cosines
-
-    def _objects(self, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
-        similar = np.full(len(candidates), np.nan)
-        pictures = [i for i, c in enumerate(candidates) if _has_features(c.image)]
-        if isinstance(self.model, ObjectMatcher) and query.text and pictures:
-            features = _stack([candidates[i].image for i in pictures])
-            similar[pictures] = self.model.match_objects(query.text, features).cpu().numpy()
-        return similar
-
-
-def _has_features(image: ImagePart | None) -> bool:
-    return image is not None and image.features is not None
-
-
-def _stack(images: Sequence[ImagePart | None]) -> torch.Tensor:
-    return torch.stack([i.features for i in images if i is not None and i.features is not None])
+    def text_likelihoods(self, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
+        """Nats a token that their words add; see `ReverseLikelihood.given_words`."""
+        return ReverseLikelihood(self.model, query).given_words(candidates)

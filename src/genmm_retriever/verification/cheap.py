@@ -1,0 +1,61 @@
+"""The parts that need no forward pass of the language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from genmm_retriever.models.base import MLLM, DualEncoder, ImagePart, ObjectMatcher
+from genmm_retriever.verification.features import CandidateView, Parts, QueryView
+
+
+def cheap_parts(model: MLLM, query: QueryView, candidates: Sequence[CandidateView]) -> Parts:
+    """Cosines and objects where the model has them, and the first stage's scores."""
+    n = len(candidates)
+    generation = np.array(
+        [np.nan if c.generation is None else c.generation for c in candidates], dtype=float
+    )
+    return Parts(
+        likelihood=np.full(n, np.nan),
+        contrastive=_cosines(model, query, candidates),
+        objects=_objects(model, query, candidates),
+        generation=generation,
+    )
+
+
+def _cosines(model: MLLM, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
+    cosines = np.full(len(candidates), np.nan)
+    if not isinstance(model, DualEncoder) or not candidates:
+        return cosines
+    pictures = [i for i, c in enumerate(candidates) if c.cached is not None]
+    texts = [i for i, c in enumerate(candidates) if c.image is None]
+    asked = []
+    if query.text:
+        asked.append(model.embed_texts([query.text]))
+    if query.image is not None and query.image.features is not None:
+        asked.append(model.embed_images(_stack([query.image])))
+    if not asked:
+        return cosines
+    wanted = torch.nn.functional.normalize(torch.cat(asked).sum(dim=0), dim=-1)
+    if pictures:
+        found = model.embed_images(_stack([candidates[i].cached for i in pictures]))
+        cosines[pictures] = (found @ wanted).cpu().numpy()
+    if texts:
+        found = model.embed_texts([candidates[i].words for i in texts])
+        cosines[texts] = (found @ wanted).cpu().numpy()
+    return cosines
+
+
+def _objects(model: MLLM, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
+    similar = np.full(len(candidates), np.nan)
+    pictures = [i for i, c in enumerate(candidates) if c.cached is not None]
+    if isinstance(model, ObjectMatcher) and query.text and pictures:
+        features = _stack([candidates[i].cached for i in pictures])
+        similar[pictures] = model.match_objects(query.text, features).cpu().numpy()
+    return similar
+
+
+def _stack(images: Sequence[ImagePart | None]) -> torch.Tensor:
+    return torch.stack([i.features for i in images if i is not None and i.features is not None])
