@@ -1,0 +1,145 @@
+"""The loops that search shards; compiled, see `jit`.
+
+A `table` describes S shards, [S, COLUMNS] int64. Ranges are [n, S] int64. A row of a shard is
+alive if its passage is; separators are the first rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genmm_retriever.constraints.clues.jit import as_i64, as_u32, as_u64, kernel
+from genmm_retriever.constraints.clues.making import I64, U32, U64, popcount
+
+# Columns of the table: addresses first. BITS is 0 where every passage is alive.
+BWT, PSI, DOC, STARTS, BITS, RANKS, ROWS, PASSAGES, ALIVE = range(9)
+COLUMNS = 9
+
+
+@kernel
+def lower(psi: U32, begin: int, end: int, row: int) -> int:
+    """First entry of `psi[begin:end]` that is `row` or more, or `end`."""
+    while begin < end:
+        middle = (begin + end) >> 1
+        if psi[middle] < row:
+            begin = middle + 1
+        else:
+            end = middle
+    return begin
+
+
+@kernel
+def appended(shard: I64, low: int, high: int, symbol: int) -> tuple[int, int]:
+    """The range of a shard after a symbol is appended; empty ranges are (0, 0)."""
+    starts = as_i64(shard[STARTS], symbol + 2)
+    begin, end = starts[symbol], starts[symbol + 1]
+    if low >= high or begin == end:
+        return 0, 0
+    psi = as_u32(shard[PSI], shard[ROWS])
+    first = lower(psi, begin, end, low) if low > 0 else begin
+    if first == end or psi[first] >= high:
+        return 0, 0
+    if high == shard[ROWS]:
+        return first, end
+    return first, lower(psi, first + 1, min(end, first + high - low), high)
+
+
+@kernel
+def alive_before(shard: I64, row: int) -> int:
+    """How many rows before this one are alive."""
+    if shard[BITS] == 0:
+        return row
+    bits = as_u64(shard[BITS], (shard[ROWS] >> 6) + 1)
+    ranks = as_u32(shard[RANKS], (shard[ROWS] >> 6) + 1)
+    mask = (np.uint64(1) << np.uint64(row & 63)) - np.uint64(1)
+    return np.int64(ranks[row >> 6]) + popcount(bits[row >> 6] & mask)
+
+
+@kernel
+def extend(
+    table: I64, low: I64, high: I64, rows: I64, tokens: I64, new_low: I64, new_high: I64
+) -> None:
+    """Append `tokens[i]` to the range of `rows[i]`, into [n, S]."""
+    for i in range(len(rows)):
+        for s in range(len(table)):
+            new_low[i, s], new_high[i, s] = appended(
+                table[s], low[rows[i], s], high[rows[i], s], tokens[i] + 1
+            )
+
+
+@kernel
+def count(table: I64, low: I64, high: I64, counts: I64) -> None:
+    """Alive rows of each range that are no separators."""
+    for i in range(len(low)):
+        total = 0
+        for s in range(len(table)):
+            begin = max(low[i, s], table[s, PASSAGES])
+            if begin < high[i, s]:
+                total += alive_before(table[s], high[i, s]) - alive_before(table[s], begin)
+        counts[i] = total
+
+
+@kernel
+def is_alive(shard: I64, row: int) -> bool:
+    """Whether a row's passage is alive."""
+    if shard[BITS] == 0:
+        return True
+    word = as_u64(shard[BITS], (shard[ROWS] >> 6) + 1)[row >> 6]
+    return (word >> np.uint64(row & 63)) & np.uint64(1) != 0
+
+
+@kernel
+def distinct(shard: I64, low: int, high: int, seen: U64, found: I64) -> int:
+    """The alive passages of a range, each once, in any order.
+
+    Args:
+        shard: A row of the table.
+        low: First row.
+        high: Row behind the last.
+        seen: A bit for each passage, all zero; zero again afterwards.
+        found: Room for the passages, min(high - low, passages); empty to count alone.
+
+    Returns:
+        How many there are; -1 if a row names a passage that does not exist.
+    """
+    doc = as_u32(shard[DOC], shard[ROWS])
+    total = 0
+    damaged = False
+    for i in range(low, high):
+        passage = np.int64(doc[i])
+        if passage >= shard[PASSAGES]:
+            damaged = True
+            break
+        bit = np.uint64(1) << np.uint64(passage & 63)
+        if seen[passage >> 6] & bit == 0 and is_alive(shard, i):
+            seen[passage >> 6] |= bit
+            if total < len(found):
+                found[total] = passage
+            total += 1
+    for i in range(low, high):
+        passage = np.int64(doc[i])
+        if passage >= shard[PASSAGES]:
+            break
+        seen[passage >> 6] = np.uint64(0)
+    return -1 if damaged else total
+
+
+@kernel
+def document_frequency(table: I64, low: I64, high: I64, seen: U64, counts: I64) -> bool:
+    """Alive passages of each range; False if a shard is damaged."""
+    nothing = np.empty(0, np.int64)
+    for i in range(len(low)):
+        counts[i] = 0
+        for s in range(len(table)):
+            begin, end = low[i, s], high[i, s]
+            if begin == 0 and end == table[s, ROWS]:
+                counts[i] += table[s, ALIVE]
+            elif end - begin == 1:
+                counts[i] += is_alive(table[s], begin)
+            elif begin < end:
+                here = distinct(table[s], begin, end, seen, nothing)
+                if here < 0:
+                    return False
+                counts[i] += here
+    return True
