@@ -32,11 +32,6 @@ class ClueTexts(Protocol):
     n phrases are held as `ranges`, a dataclass of arrays whose first dimension is n.
     """
 
-    @property
-    def tokens(self) -> int:
-        """Number of tokens of the text."""
-        ...
-
     def start(self, n: int) -> Any:
         """Empty phrases, n of them, which stand everywhere."""
         ...
@@ -46,7 +41,7 @@ class ClueTexts(Protocol):
         ...
 
     def counts(self, ranges: Any) -> Ints:
-        """How often each phrase occurs, [n]."""
+        """How often each phrase occurs, [n]; the empty one as often as there are tokens."""
         ...
 
     def document_frequency(self, ranges: Any) -> Ints:
@@ -64,10 +59,6 @@ class ClueTexts(Protocol):
 
     def passages_of(self, ranges: Any, row: int, limit: int) -> tuple[Ints, Ints]:
         """Distinct passages that one phrase occurs in, and the items they belong to."""
-        ...
-
-    def passage_tokens(self, passage: int) -> NDArray[Any]:
-        """The tokens of a passage."""
         ...
 
 
@@ -210,7 +201,9 @@ class _Search:
         self.views: list[ClueTexts] = [
             views[list(self.view_of).index(i)] for i in distinct.values()
         ]
-        self.sizes = np.array([view.tokens for view in views], dtype=np.float64)
+        self.sizes = np.array(
+            [int(view.counts(view.start(1))[0]) for view in views], dtype=np.float64
+        )
         self.found: list[dict[tuple[int, ...], Clue]] = [{} for _ in views]
         queries = len(views)
         self.query = np.arange(queries)

@@ -9,8 +9,9 @@ count in full that no heavier clue of the passage has.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,10 @@ def _log_odds(logprob: float) -> float:
 
 
 def cover_passages(
-    view: ClueTexts, clues: Sequence[Clue], config: CoverConfig | None = None
+    view: ClueTexts,
+    passage_tokens: Callable[[int], NDArray[Any]],
+    clues: Sequence[Clue],
+    config: CoverConfig | None = None,
 ) -> list[ClueCandidate]:
     """The items that a query's clues name.
 
@@ -124,6 +128,7 @@ def cover_passages(
 
     Args:
         view: The text that the clues were written over.
+        passage_tokens: Gives the tokens of a passage.
         clues: Of one query, distinct.
         config: The defaults if None.
 
@@ -131,7 +136,8 @@ def cover_passages(
         One candidate an item, best first; equal scores in the order of their rows.
     """
     config = config or CoverConfig()
-    weighed = [(clue_weight(c.logprob, c.count, view.tokens, config.exponent), c) for c in clues]
+    size = int(view.counts(view.start(1))[0])
+    weighed = [(clue_weight(c.logprob, c.count, size, config.exponent), c) for c in clues]
     keys = sorted(
         (pair for pair in weighed if pair[0] > 0),
         key=lambda pair: (-pair[0], -len(pair[1].tokens), pair[1].tokens),
@@ -140,7 +146,7 @@ def cover_passages(
         return []
     nominated, items = _nominated(view, keys, config)
     best: dict[int, ClueCandidate] = {}
-    texts = [np.asarray(view.passage_tokens(p), dtype=np.int64) for p in nominated.tolist()]
+    texts = [np.asarray(passage_tokens(p), dtype=np.int64) for p in nominated.tolist()]
     places = occurrences(texts, [clue.tokens for _, clue in keys])
     for passage, item, found in zip(nominated.tolist(), items.tolist(), places, strict=True):
         total, covering = _cover(keys, found, config.repetition)

@@ -36,6 +36,8 @@ class BruteView:
         ]
 
     def count(self, phrase):
+        if not phrase:
+            return self.tokens
         return sum(len(self.places(phrase, p)) for p in range(len(self.passages)))
 
     def holding(self, phrase):

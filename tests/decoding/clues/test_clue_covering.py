@@ -23,6 +23,10 @@ def clue(view, phrase, logprob):
     return Clue(tuple(phrase), logprob, view.count(phrase), len(view.holding(phrase)))
 
 
+def cover(view, clues, config=None):
+    return cover_passages(view, view.passage_tokens, clues, config)
+
+
 def test_weights_by_hand():
     # p(n|q) = 0.2, p(n) = (3 + 5) / (995 + 5) = 0.008.
     odds = math.log((0.2 * 0.992) / (0.008 * 0.8))
@@ -60,7 +64,7 @@ def test_a_cover_by_hand(brute):
     assert sorted(weights, key=weights.__getitem__, reverse=True) == list(
         ((1, 2), (2, 3), (2, 4, 1), (4,))
     )
-    [found] = cover_passages(view, clues)
+    [found] = cover(view, clues)
     assert (found.row, found.passage) == (0, 0)
     # (1, 2) stands at 0 and 3; (2, 3) and (2, 4, 1) would overlap it; (4) is free and new.
     assert [(f.clue.tokens, f.places) for f in found.clues] == [((1, 2), (0, 3)), ((4,), (5,))]
@@ -84,33 +88,33 @@ def test_repeated_tokens_by_hand(brute):
         ),
         clue(view, (8,), -9.0),
     ]
-    [found] = cover_passages(view, clues)
+    [found] = cover(view, clues)
     heavy, light = found.clues
     assert heavy.clue.tokens == (1, 2, 3)
     # Of three distinct tokens one is new: 1 - 0.8 + 0.8 / 3.
     weight = clue_weight(-3.0, 1, 995)
     assert light.score == pytest.approx(weight * (0.2 + 0.8 / 3))
-    [plain] = cover_passages(view, clues, CoverConfig(repetition=0))
+    [plain] = cover(view, clues, CoverConfig(repetition=0))
     assert plain.clues[1].score == pytest.approx(weight)
-    [strict] = cover_passages(view, clues, CoverConfig(repetition=1))
+    [strict] = cover(view, clues, CoverConfig(repetition=1))
     assert strict.clues[1].score == pytest.approx(weight / 3)
 
 
 def test_a_phrase_with_a_token_twice_counts_it_once(brute):
     view = brute([[1, 1, 2, 7], [9] * 496, [8] * 495])
     clues = [clue(view, (7,), -0.01), clue(view, (1, 1, 2), -3.0)]
-    [found] = cover_passages(view, clues)
+    [found] = cover(view, clues)
     assert found.clues[1].score == pytest.approx(clue_weight(-3.0, 1, 995))
     # It overlaps itself: (1, 1) covers 1 1 1 once.
     view = brute([[1, 1, 1, 2], [9] * 496, [8] * 495])
-    [found] = cover_passages(view, [clue(view, (1, 1), -0.1)])
+    [found] = cover(view, [clue(view, (1, 1), -0.1)])
     assert found.clues[0].places == (0,)
 
 
 def test_an_item_is_worth_its_best_passage(brute):
     view = brute([[1, 2], [3, 4, 1], [5], [3, 4], [9] * 490], items=[7, 7, 8, 6, 8])
     clues = [clue(view, (1,), -2.0), clue(view, (3, 4), -0.5), clue(view, (5,), -9.0)]
-    found = cover_passages(view, clues)
+    found = cover(view, clues)
     # (5) is less likely than by chance, and names nothing.
     assert [c.row for c in found] == [7, 6]
     assert found[0].passage == 1
@@ -118,31 +122,31 @@ def test_an_item_is_worth_its_best_passage(brute):
     expected = clue_weight(-2.0, 2, view.tokens) + clue_weight(-0.5, 2, view.tokens)
     assert found[0].score == pytest.approx(math.sqrt(expected))
     view = brute([[1, 2], [1, 2], [1, 2], [9] * 490], items=[5, 4, 5, 9])
-    equal = cover_passages(view, [clue(view, (1, 2), -0.5)])
+    equal = cover(view, [clue(view, (1, 2), -0.5)])
     assert [(c.row, c.passage) for c in equal] == [(4, 1), (5, 0)]
 
 
 def test_frequent_clues_do_not_nominate_but_count(brute):
     view = brute([[1], [1], [1, 2], [9] * 900])
     clues = [clue(view, (1,), -0.3), clue(view, (2,), -1.0)]
-    assert [c.row for c in cover_passages(view, clues)] == [2, 0, 1]
-    [found] = cover_passages(view, clues, CoverConfig(most_hits=2))
+    assert [c.row for c in cover(view, clues)] == [2, 0, 1]
+    [found] = cover(view, clues, CoverConfig(most_hits=2))
     assert found.row == 2
     assert {f.clue.tokens for f in found.clues} == {(1,), (2,)}
-    assert cover_passages(view, clues[:1], CoverConfig(most_hits=2)) == []
+    assert cover(view, clues[:1], CoverConfig(most_hits=2)) == []
 
 
 def test_only_the_most_promising_passages_are_scored_in_full(brute):
     view = brute([[1], [2, 1], [3, 2, 1], [9] * 900])
     clues = [clue(view, (t,), -0.5) for t in (1, 2, 3)]
-    assert [c.row for c in cover_passages(view, clues)] == [2, 1, 0]
-    assert [c.row for c in cover_passages(view, clues, CoverConfig(passages=2))] == [2, 1]
+    assert [c.row for c in cover(view, clues)] == [2, 1, 0]
+    assert [c.row for c in cover(view, clues, CoverConfig(passages=2))] == [2, 1]
 
 
 def test_nothing_from_nothing(brute):
     view = brute([[1, 2], [9] * 50])
-    assert cover_passages(view, []) == []
-    assert cover_passages(view, [clue(view, (1,), -40.0)]) == []
+    assert cover(view, []) == []
+    assert cover(view, [clue(view, (1,), -40.0)]) == []
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,7 @@ def test_scores_are_those_of_a_plain_retelling(brute, passages, wanted, seed, re
         score = cover_by_hand(view, clues, passage, repetition, exponent)
         if score > best.get(item, 0):
             best[item] = score
-    found = cover_passages(view, clues, config)
+    found = cover(view, clues, config)
     assert {c.row: c.score for c in found} == pytest.approx(best)
     keys = [(-c.score, c.row) for c in found]
     assert keys == sorted(keys)
@@ -221,7 +225,7 @@ def test_a_search_leads_to_the_passage_it_is_made_of(tiny, prompts, brute, corpu
     """End to end: the best item holds clues where the evidence says."""
     view = brute(corpus(5, passages=30), items=[n // 2 for n in range(30)])
     for clues in clue_search(tiny, prompts, [view] * 4, ClueConfig(num_beams=8, max_tokens=5)):
-        found = cover_passages(view, clues)
+        found = cover(view, clues)
         assert len({c.row for c in found}) == len(found) > 3
         for candidate in found:
             for one in candidate.clues:
