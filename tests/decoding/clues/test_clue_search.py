@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from genmm_retriever.decoding.clues import ClueConfig, clue_search
+from genmm_retriever.decoding.covering import cover_passages
 from genmm_retriever.errors import InputError, ModelError
 from genmm_retriever.models.base import Prompt, TextPart
 
@@ -215,3 +219,34 @@ def test_no_prompt_no_clue(tiny, brute):
 def test_options_out_of_range(options):
     with pytest.raises(InputError):
         ClueConfig(**options)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_the_clue_index_gives_what_brute_force_gives(tiny, prompts, brute, corpus, data):
+    """Shards, deletions and filters included."""
+    index_module = pytest.importorskip("genmm_retriever.constraints.clues")
+    pytest.importorskip("numba")
+    passages = corpus(data.draw(st.integers(0, 10**6)), passages=10)
+    items = [n // 2 for n in range(10)]
+    offsets = np.cumsum([0, *map(len, passages)])
+    flat = np.array([token for passage in passages for token in passage], dtype=np.int64)
+    index = index_module.ClueIndex.build(flat, offsets, items, vocab_size=24, shard_tokens=40)
+    gone = data.draw(st.sets(st.integers(0, 4), max_size=2))
+    chosen = data.draw(st.none() | st.sets(st.integers(0, 4), max_size=4))
+    index = index.delete(sorted(gone))
+    view = index.view(None if chosen is None else sorted(chosen))
+    left = [i not in gone and (chosen is None or i in chosen) for i in items]
+    plain = brute([p if ok else () for p, ok in zip(passages, left, strict=True)], items)
+    config = ClueConfig(
+        num_beams=4, groups=2, max_tokens=5, debias=data.draw(st.sampled_from([0, 1]))
+    )
+    words = [[3, 4, 5], [4, 4], [], [3, 9, 21, 3]]
+    found, expected = (
+        clue_search(tiny, prompts, [each] * 4, config, given=words) for each in (view, plain)
+    )
+    assert found == expected
+    for clues in found:
+        assert cover_passages(view, index.passage_tokens, clues) == cover_passages(
+            plain, plain.passage_tokens, clues
+        )
