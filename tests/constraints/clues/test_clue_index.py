@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmm_retriever.constraints.clues import ClueIndex, ClueView
+from genmm_retriever.constraints.clues import index as index_module
+from genmm_retriever.constraints.clues.suffixes import _doubling, reversed_suffixes
 from genmm_retriever.errors import IndexDamagedError, InputError
 
 EXAMPLES = settings(max_examples=60, deadline=None)
@@ -65,7 +68,7 @@ def best(found: dict[int, int], logits: Any, wanted: int) -> dict[int, int]:
 def rows_of(answer: tuple[Any, Any, Any]) -> list[dict[int, int]]:
     offsets, tokens, counts = (array.tolist() for array in answer)
     pairs = list(zip(tokens, counts, strict=True))
-    return [dict(pairs[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [dict(pairs[a:b]) for a, b in pairwise(offsets)]
 
 
 def check(view: ClueView, corpus: Corpus, logits: Any = None, wanted: int = 3) -> None:
@@ -91,8 +94,20 @@ def check(view: ClueView, corpus: Corpus, logits: Any = None, wanted: int = 3) -
         expected = followers(corpus, gram)
         assert rows_of(view.next_tokens(ranges)) == [expected]
         if logits is not None:
-            answer = view.next_tokens(ranges, logits[None], wanted)
-            assert rows_of(answer) == [best(expected, logits, wanted)]
+            check_likeliest(view, ranges, logits, wanted, best(expected, logits, wanted))
+
+
+LIMITS = [None, (0, 1000, 0), (0, 0, 128), (0, 1, 128), (3, 2, 0)]
+
+
+def check_likeliest(view: ClueView, ranges: Any, logits: Any, wanted: int, expected: Any) -> None:
+    """Whether rows are scanned or tokens are looked up must not matter."""
+    every = rows_of(view.next_tokens(ranges))
+    for limits in LIMITS:
+        view.limits = limits
+        assert rows_of(view.next_tokens(ranges)) == every
+        assert rows_of(view.next_tokens(ranges, logits[None], wanted)) == [expected]
+    view.limits = None
 
 
 def some_logits(values: list[float]) -> Any:
@@ -141,3 +156,248 @@ def test_tokens_of_any_integer_type(dtype):
     tokens, offsets, items = flat(corpus)
     index = ClueIndex.build(tokens.astype(dtype), offsets, items, vocab_size=V)
     check(index.view(), corpus)
+
+
+@EXAMPLES
+@given(corpora, shard_sizes, some_items, st.booleans())
+def test_filters(corpus, shard_tokens, wanted, copied):
+    index = build(corpus, shard_tokens)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index_module, "COPIED", 1000 if copied else -1)
+        view = index.view(wanted)
+    check(view, [pair for pair in corpus if pair[1] in wanted], some_logits([0.5] * 6))
+
+
+@EXAMPLES
+@given(corpora, corpora, some_items, some_items, shard_sizes, st.booleans())
+def test_adding_deleting_filtering_merging(first, second, gone, wanted, shard_tokens, copied):
+    index = build(first, shard_tokens).delete(gone).add(*flat(second))
+    corpus = [pair for pair in first if pair[1] not in gone] + second
+    index = index.delete(wanted[:1])
+    corpus = [pair for pair in corpus if pair[1] not in wanted[:1]]
+    some = [pair for pair in corpus if pair[1] in wanted]
+    reopened = ClueIndex.from_arrays(index.to_arrays())
+    for state in (index, index.merged(), index.merged(below=5), reopened):
+        assert state.passages == len(corpus)
+        assert state.tokens == sum(len(text) for text, _ in corpus)
+        check(state.view(), corpus, some_logits([1.0, 2.0, 3.0, 1.0, 2.0, 3.0]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(index_module, "COPIED", 1000 if copied else -1)
+            check(state.view(wanted), some)
+
+
+def test_merging_leaves_large_shards_and_their_names_alone():
+    big: Corpus = [((1, 2) * 20, n) for n in range(3)]
+    small: Corpus = [((0, 1), 9)]
+    index = build(big).add(*flat(small)).add(*flat(small))
+    assert index.shards == 3
+    merged = index.merged(below=50)
+    assert merged.shards == 2
+    before, after = index.to_arrays(), merged.to_arrays()
+    assert after["0000/bwt"] is before["0000/bwt"]
+    assert not {"0001/bwt", "0002/bwt"} & set(after)
+    again = merged.delete([9]).merged(below=1).add(*flat(small)).to_arrays()
+    assert again["shards"][4:].tolist() == [0, 4], "a number is never used twice"
+
+
+def test_deleting_leaves_the_arrays_of_shards_alone():
+    index = build([((1, 2), 0), ((1,), 1)])
+    before, after = index.to_arrays(), index.delete([1]).to_arrays()
+    assert set(after) - set(before) == {"dead/0000"}
+    assert all(after[name] is before[name] for name in before if name != "shards")
+    assert after["shards"].tolist() == before["shards"].tolist()
+
+
+def test_merging_is_asked_for_when_shards_are_many_or_half_empty():
+    index = build([((1,) * 30, 0), ((2,) * 30, 1)])
+    assert not index.needs_merge
+    assert index.delete([0]).needs_merge
+    assert not index.delete([0]).merged().needs_merge
+    for _ in range(9):
+        index = index.add(*flat([((3,), 2)]))
+    assert index.needs_merge
+    assert not index.merged().needs_merge
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([0, 1, 2, 255, 256, 70_000]), max_size=40))
+def test_suffixes_are_sorted_with_and_without_divsufsort(symbols):
+    text = np.array(symbols, np.uint32)
+    backwards = symbols[::-1]
+    expected = sorted(range(len(symbols)), key=lambda i: backwards[i:])
+    counts = np.bincount(text, minlength=1)
+    assert reversed_suffixes(text, counts).tolist() == expected
+    assert _doubling(text[::-1]).tolist() == expected
+
+
+@pytest.mark.parametrize("symbols", [200, 5_000, 70_000])
+def test_suffixes_of_one_two_and_three_bytes(symbols):
+    text = np.random.default_rng(0).permutation(symbols).astype(np.uint32)
+    text = np.concatenate([text, text[: symbols // 2]])
+    counts = np.bincount(text)
+    assert np.array_equal(reversed_suffixes(text, counts), _doubling(text[::-1]))
+
+
+@pytest.fixture(scope="module")
+def zipfian() -> Corpus:
+    draw = np.random.default_rng(0)
+    words = np.minimum(draw.zipf(1.3, 60_000) - 1, V - 1)
+    cuts = np.sort(draw.integers(0, len(words), 600))
+    return [(tuple(text.tolist()), n % 50) for n, text in enumerate(np.split(words, cuts))]
+
+
+@pytest.mark.parametrize("items", [None, [3, 4, 5, 30]])
+def test_wide_ranges(zipfian, items, monkeypatch):
+    monkeypatch.setattr(index_module, "COPIED", 0)
+    index = build(zipfian, 25_000)
+    assert index.shards > 2
+    view = index.view(items)
+    corpus = [pair for pair in zipfian if items is None or pair[1] in items]
+    logits = np.random.default_rng(1).normal(size=(3, V)).astype(np.float32)
+    logits[1] = -np.arange(V)  # what is frequent is likely
+    logits[2] = np.arange(V)
+    for gram in [(), (0,), (0, 0)]:
+        expected = followers(corpus, gram)
+        ranges = (
+            view.extend(view.find(gram[:-1]), [0] * 3, gram[-1:] * 3) if gram else view.start(3)
+        )
+        assert rows_of(view.next_tokens(ranges)) == [expected] * 3
+        for wanted in (1, 30, V):
+            answer = rows_of(view.next_tokens(ranges, logits, wanted))
+            assert answer == [best(expected, row, wanted) for row in logits]
+
+
+def test_not_a_number_is_least_likely():
+    view = build([((1,), 0), ((2,), 0), ((3,), 0)]).view()
+    logits = np.full((1, V), np.nan, np.float32)
+    logits[0, 2] = -np.inf
+    for limits in LIMITS:
+        view.limits = limits
+        assert rows_of(view.next_tokens(view.start(1), logits, 2)) == [{1: 1, 2: 1}]
+
+
+def test_threads_share_an_index(zipfian):
+    index = build(zipfian, 25_000).delete([1])
+    logits = np.random.default_rng(2).normal(size=(6, V)).astype(np.float32)
+
+    def answers(seed: int) -> list[Any]:
+        view = index.view(None if seed % 2 else [2, 3, 4])
+        ranges = view.extend(view.start(1), [0] * 6, range(6))
+        found = [*view.next_tokens(ranges, logits, 9), *view.next_tokens(ranges)]
+        found += [view.counts(ranges), view.document_frequency(ranges)]
+        found += [view.passages_of(ranges, 3)[0]]
+        return [array.tolist() for array in found]
+
+    alone = [answers(0), answers(1)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(answers, range(48)))
+    assert together == alone * 24
+
+
+def test_arrays_may_be_mapped_read_only(tmp_path, zipfian):
+    arrays = build(zipfian, 40_000).delete([7]).to_arrays()
+    mapped = {}
+    for name, array in arrays.items():
+        path = tmp_path / f"{name.replace('/', '-')}.npy"
+        np.save(path, array)
+        mapped[name] = np.load(path, mmap_mode="r")
+    index = ClueIndex.from_arrays(mapped)
+    corpus = [pair for pair in zipfian if pair[1] != 7]
+    assert rows_of(index.view().next_tokens(index.view().find((5,)))) == [followers(corpus, (5,))]
+    assert rows_of(index.merged().view().next_tokens(index.merged().view().find((5,)))) == [
+        followers(corpus, (5,))
+    ]
+
+
+DAMAGES = {
+    "cut short": lambda array: array[:-1],
+    "longer": lambda array: np.append(array, array[-1:]),
+    "another type": lambda array: array.astype(np.float64),
+    "another shape": lambda array: array[None],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+@pytest.mark.parametrize(
+    "name",
+    [f"0000/{n}" for n in ("text", "bwt", "psi", "doc", "symbols", "c", "offsets", "items")]
+    + ["dead/0000"],
+)
+def test_sizes_that_do_not_fit_are_refused(name, damage):
+    arrays = build([((1, 2), n) for n in range(8)]).delete([1]).to_arrays()
+    arrays[name] = damage(arrays[name])
+    with pytest.raises(IndexDamagedError):
+        ClueIndex.from_arrays(arrays)
+
+
+@pytest.mark.parametrize("name", ["shards", "0000/bwt"])
+def test_missing_arrays_are_refused(name):
+    arrays = build([((1, 2), 0)]).to_arrays()
+    del arrays[name]
+    with pytest.raises(IndexDamagedError):
+        ClueIndex.from_arrays(arrays)
+
+
+def test_passages_and_tokens_that_do_not_exist_are_noticed_in_time():
+    arrays = build([((1, 2, 1), 0)]).to_arrays()
+    doc = arrays["0000/doc"].copy()
+    doc[:] = 77
+    view = ClueIndex.from_arrays(arrays | {"0000/doc": doc}).view()
+    with pytest.raises(IndexDamagedError):
+        view.document_frequency(view.find((1,)))
+    with pytest.raises(IndexDamagedError):
+        view.passages_of(view.find((1,)), 0)
+    bwt = arrays["0000/bwt"].copy()
+    bwt[:] = V + 1
+    broken = ClueIndex.from_arrays(arrays | {"0000/bwt": bwt}).view()
+    with pytest.raises(IndexDamagedError):
+        broken.next_tokens(broken.find((1,)))
+    whole = ClueIndex.from_arrays(arrays).view()
+    assert rows_of(whole.next_tokens(whole.find((1,)))) == [{2: 1}], "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "offsets", "items"),
+    [
+        ([1, 2], [0, 1], [0, 1]),
+        ([1, 2], [0, 1], [0]),
+        ([1, 2], [1, 2], [0]),
+        ([1, 2], [0, 2, 1, 2], [0, 0, 0]),
+        ([1, V], [0, 2], [0]),
+        ([-1, 2], [0, 2], [0]),
+        ([1.5, 2], [0, 2], [0]),
+        ([[1, 2]], [0, 2], [0]),
+        ([], [], []),
+    ],
+)
+def test_what_cannot_be_indexed_is_refused(tokens, offsets, items):
+    with pytest.raises(InputError):
+        ClueIndex.build(tokens, offsets, items, vocab_size=V)
+
+
+def test_what_cannot_be_asked_is_refused():
+    view = build([((1, 2), 0)]).view()
+    start = view.start(2)
+    for rows, tokens in [([2], [1]), ([-1], [1]), ([0], [V]), ([0], [-1]), ([0, 1], [1])]:
+        with pytest.raises(InputError):
+            view.extend(start, rows, tokens)
+    with pytest.raises(InputError):
+        view.next_tokens(start, np.zeros((1, V), np.float32))
+    with pytest.raises(InputError):
+        view.passages_of(start, 2)
+    with pytest.raises(InputError):
+        view.passage_tokens(1)
+    with pytest.raises(InputError):
+        view.passage_tokens(-1)
+    other = build([((1, 2, 3, 4), 0)] * 3, 5).view()
+    for foreign in (other.start(1), build([((1,) * 9, 0)]).view().start(1)):
+        for ask in (view.counts, view.document_frequency, view.next_tokens):
+            with pytest.raises(InputError):
+                ask(foreign)
+
+
+def test_shards_that_cannot_be_sorted_are_refused():
+    with pytest.raises(InputError):
+        build([((1, 2), 0)], 2**31)
+    with pytest.raises(InputError):
+        ClueIndex.build([], [0], [], vocab_size=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from genmm_retriever.constraints.clues.jit import as_i32, as_u32, kernel
 from genmm_retriever.constraints.clues.making import I32, I64, U64, popcount
@@ -16,10 +15,10 @@ from genmm_retriever.constraints.clues.searching import (
     is_alive,
 )
 
-NARROW = 4096
-"""Rows that are looked at one by one before anything else is tried."""
-CHECKED = 256
-"""Tokens of the model that are looked up before a scan of the rows is considered."""
+NARROW, CHECKED, ROWS_A_TOKEN = 4096, 256, 128
+"""Ranges of so many rows are scanned; of wider ones so many tokens of the model are looked up,
+or one for 256 rows, before they are scanned after all; without logits, above so many rows a
+token of the vocabulary, the whole vocabulary is looked up instead."""
 BLOCK = 64
 """Logits under one maximum."""
 NOTHING = -(2**63)
@@ -39,7 +38,7 @@ def ordered(bits: int) -> int:
 @kernel
 def key_of(bits: int, token: int) -> int:
     """Likelier tokens have larger keys, of equally likely ones the smaller."""
-    return (np.int64(ordered(bits)) << 32) | (0xFFFFFFFF - token)
+    return (int(ordered(bits)) << 32) | (0xFFFFFFFF - token)
 
 
 @kernel
@@ -236,6 +235,7 @@ def next_tokens(
     high: I64,
     logits: int,
     wanted: int,
+    limits: tuple[int, int, int],
     counts: I64,
     seen: I64,
     bits: U64,
@@ -254,6 +254,7 @@ def next_tokens(
         high: Rows behind the last, [n, S].
         logits: Address of the logits, float32, [n, V]; 0 for all tokens, whatever `wanted` is.
         wanted: How many tokens a range at most.
+        limits: `NARROW`, `CHECKED`, `ROWS_A_TOKEN`; no answer depends on them.
         counts: Zeros, [V]; zeros again afterwards, as `bits`.
         seen: Room, [V].
         bits: Zeros, [V // 64 + 1].
@@ -268,6 +269,7 @@ def next_tokens(
         `OK`, `DAMAGED` if a shard contradicts itself, `FOREIGN` if ranges exceed the shards.
     """
     vocab_size, place = len(counts), 0
+    narrow, checked, rows_a_token = limits
     offsets[0] = 0
     for i in range(len(low)):
         width = 0
@@ -277,8 +279,8 @@ def next_tokens(
             width += max(0, high[i, s] - low[i, s])
         row = as_i32(logits + 4 * i * vocab_size if logits else 0, vocab_size)
         found = -1
-        if logits and width > NARROW:
-            patience = max(CHECKED, width // 256)
+        if logits and width > narrow:
+            patience = max(checked, width // 256)
             found = probe(
                 table, low[i], high[i], row, wanted, patience, counts, chosen, bounds, tops
             )
@@ -290,7 +292,7 @@ def next_tokens(
             for k in range(found):
                 counts[chosen[k]] = 0
         else:
-            if not logits and width > 128 * vocab_size:
+            if not logits and width > rows_a_token * vocab_size:
                 found = every_token(table, low[i], high[i], vocab_size, counts, seen)
             else:
                 found = scan(table, low[i], high[i], vocab_size, counts, seen)

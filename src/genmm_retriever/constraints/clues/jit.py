@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,9 +12,8 @@ from numpy.typing import NDArray
 from genmm_retriever.errors import MissingExtraError
 
 try:
-    from numba import carray, njit, types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
+    numba: Any = import_module("numba")
+    _intrinsic: Any = import_module("numba.extending").intrinsic
 except ImportError as error:
     raise MissingExtraError("numba", "models") from error
 
@@ -24,21 +24,24 @@ def kernel(function: FunctionT) -> FunctionT:
     """Compile at the first call, without the GIL; kept on disk where a folder can be written."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        compiled: FunctionT = njit(cache=True, **options)(function)
+        compiled: FunctionT = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba finds no folder for its cache
-        compiled = njit(**options)(function)
+        compiled = numba.njit(**options)(function)
     return compiled
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(typing: Any, address: Any) -> Any:
+def _as_pointer(typing: Any, address: Any) -> Any:
     """An address as a pointer."""
-    signature = types.voidptr(address)
+    signature = numba.types.voidptr(address)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], cgutils.voidptr_t)
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
     return signature, generate
+
+
+_pointer: Any = _intrinsic(_as_pointer)
+_carray: Any = numba.carray
 
 
 # One type for every array, whether it is mapped read-only or not, and any number of shards in
@@ -46,26 +49,26 @@ def _pointer(typing: Any, address: Any) -> Any:
 @kernel
 def as_u32(address: int, size: int) -> NDArray[np.uint32]:
     """The array of uint32 at an address."""
-    found: NDArray[np.uint32] = carray(_pointer(address), (size,), np.uint32)
+    found: NDArray[np.uint32] = _carray(_pointer(address), (size,), np.uint32)
     return found
 
 
 @kernel
 def as_i32(address: int, size: int) -> NDArray[np.int32]:
     """The array of int32 at an address."""
-    found: NDArray[np.int32] = carray(_pointer(address), (size,), np.int32)
+    found: NDArray[np.int32] = _carray(_pointer(address), (size,), np.int32)
     return found
 
 
 @kernel
 def as_i64(address: int, size: int) -> NDArray[np.int64]:
     """The array of int64 at an address."""
-    found: NDArray[np.int64] = carray(_pointer(address), (size,), np.int64)
+    found: NDArray[np.int64] = _carray(_pointer(address), (size,), np.int64)
     return found
 
 
 @kernel
 def as_u64(address: int, size: int) -> NDArray[np.uint64]:
     """The array of uint64 at an address."""
-    found: NDArray[np.uint64] = carray(_pointer(address), (size,), np.uint64)
+    found: NDArray[np.uint64] = _carray(_pointer(address), (size,), np.uint64)
     return found

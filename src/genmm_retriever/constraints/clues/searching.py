@@ -7,7 +7,6 @@ alive if its passage is; separators are the first rows.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from genmm_retriever.constraints.clues.jit import as_i64, as_u32, as_u64, kernel
 from genmm_retriever.constraints.clues.making import I64, U32, U64, popcount
@@ -53,7 +52,7 @@ def alive_before(shard: I64, row: int) -> int:
     bits = as_u64(shard[BITS], (shard[ROWS] >> 6) + 1)
     ranks = as_u32(shard[RANKS], (shard[ROWS] >> 6) + 1)
     mask = (np.uint64(1) << np.uint64(row & 63)) - np.uint64(1)
-    return np.int64(ranks[row >> 6]) + popcount(bits[row >> 6] & mask)
+    return int(ranks[row >> 6]) + popcount(bits[row >> 6] & mask)
 
 
 @kernel
@@ -86,7 +85,7 @@ def is_alive(shard: I64, row: int) -> bool:
     if shard[BITS] == 0:
         return True
     word = as_u64(shard[BITS], (shard[ROWS] >> 6) + 1)[row >> 6]
-    return (word >> np.uint64(row & 63)) & np.uint64(1) != 0
+    return bool((word >> np.uint64(row & 63)) & np.uint64(1))
 
 
 @kernel

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -32,22 +33,21 @@ def reversed_suffixes(text: U32, counts: NDArray[np.int64]) -> I32:
         >>> reversed_suffixes(text, np.bincount(text)).tolist()
         [3, 1, 2, 0]
     """
-    if len(text) and importlib.util.find_spec("pydivsufsort") is not None:
+    if len(text) and find_spec("pydivsufsort") is not None:
         return _divsufsort(text, counts)
     return _doubling(text[::-1])
 
 
 def _divsufsort(text: U32, counts: NDArray[np.int64]) -> I32:
-    import pydivsufsort
-
     from genmm_retriever.constraints.clues import making
 
     occurs = counts > 0
-    rank = (np.cumsum(occurs) - occurs).astype(np.uint32)
+    pydivsufsort: Any = import_module("pydivsufsort")
+    rank: U32 = (np.cumsum(occurs) - occurs).astype(np.uint32)
     width = max(1, (int(occurs.sum() - 1).bit_length() + 7) // 8)
     packed = np.empty(len(text) * width, np.uint8)
     making.pack_reversed(text, rank, width, packed)
-    order: Any = pydivsufsort.divsufsort(packed)
+    order = pydivsufsort.divsufsort(packed)
     del packed
     if width == 1:
         return np.asarray(order, np.int32)

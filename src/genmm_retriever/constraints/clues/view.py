@@ -106,6 +106,9 @@ class ClueView:
     the shards, deletions and filters: only occurrences in alive passages count.
     """
 
+    limits: tuple[int, int, int] | None = None
+    """When ranges are scanned and when tokens are looked up, see `choosing`; for tests."""
+
     def __init__(self, index: ClueIndex, parts: Sequence[Part]) -> None:
         """See `ClueIndex.view`.
 
@@ -218,6 +221,7 @@ class ClueView:
             high,
             address,
             wanted,
+            self.limits or (choosing.NARROW, choosing.CHECKED, choosing.ROWS_A_TOKEN),
             _room.zeros("counts", size, np.int64),
             _room.zeros("found", size, np.int64),
             _room.zeros("bits", size // 64 + 1, np.uint64),
