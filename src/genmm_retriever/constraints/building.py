@@ -1,177 +1,139 @@
-"""From token sequences to the flat arrays of a trie, a level at a time, never a sequence."""
+"""From token sequences to the flat arrays of a radix trie; no Python for each sequence.
+
+Sequences are sorted by keys of several packed tokens, and only ties are looked at again. What
+neighbours in that order have in common gives the branching nodes: a node of depth d is an
+interval of leaves that share d tokens and no more (an LCP interval; Abouelhoda, Kurtz and
+Ohlebusch, J. Discrete Algorithms 2(1), 2004), and all intervals are found at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genmm_retriever.constraints.radix import RadixArrays
+from genmm_retriever.constraints.ragged import Ints, gather_rows, offsets_of, ragged_sums
 from genmm_retriever.errors import InputError
 
-Ints = NDArray[np.int64]
+_KEY_BITS = 63
 
 
 @dataclass(frozen=True, eq=False)
-class TrieArrays:
-    """A trie of N nodes over U distinct sequences (leaves), breadth first.
-
-    Nodes are numbered level by level and, within a level, in the order of their sequences, so
-    the children of a node are neighbours, sorted by token. Leaves are numbered in
-    lexicographic order, so the leaves under a node are an interval. Node 0 is the root.
+class Flat:
+    """Sequences end to end: sequence i is `tokens[offsets[i]:offsets[i + 1]]`.
 
     Attributes:
-        node_token: The token on the edge into each node, [N], int32; -1 for the root.
-        node_child: Children of node i are `node_child[i]:node_child[i + 1]`, [N + 1], int32.
-        node_leaves: The leaves under each node, [N, 2], int32, end exclusive.
-        node_null: Unconditional log-probability (nats) of the edge's token, [N], float16.
-        level_start: First node of each depth, [longest + 2], int64.
-        leaf_tokens: All distinct sequences end to end, sorted, int32.
-        leaf_offsets: Where each sequence begins, [U + 1], int64.
-        item_rows: The items of all leaves end to end, int64.
-        item_offsets: Where each leaf's items begin, [U + 1], int64.
+        tokens: Token ids, int32 or int64.
+        offsets: [n + 1], int64.
+        items: The item that each sequence names, [n], int64.
+        null: Log-probability (nats) of each token without a query, float16 or float32.
     """
 
-    node_token: NDArray[np.int32]
-    node_child: NDArray[np.int32]
-    node_leaves: NDArray[np.int32]
-    node_null: NDArray[np.float16]
-    level_start: Ints
-    leaf_tokens: NDArray[np.int32]
-    leaf_offsets: Ints
-    item_rows: Ints
-    item_offsets: Ints
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """The names of the arrays."""
-        return tuple(field.name for field in fields(cls))
-
-
-@dataclass(frozen=True, eq=False)
-class _Flat:
-    """The input end to end: sequence i is `tokens[offsets[i]:offsets[i + 1]]`."""
-
-    tokens: Ints
+    tokens: NDArray[np.integer]
     offsets: Ints
     items: Ints
-    null: NDArray[np.float32]
-
-    @property
-    def lengths(self) -> Ints:
-        return np.diff(self.offsets)
+    null: NDArray[np.floating]
 
 
-@dataclass(eq=False)
-class _Level:
-    """The nodes of one depth; `low` and `high` are positions in the sorted order."""
-
-    token: Ints
-    parent: Ints
-    low: Ints
-    high: Ints
-    null: NDArray[np.float32]
-
-
-def build_arrays(
+def flatten(
     sequences: Sequence[Sequence[int]],
     items: Sequence[int] | Ints,
     null_logprobs: Sequence[Sequence[float]] | None = None,
-) -> TrieArrays:
-    """Sort the sequences and lay out their trie.
-
-    Args:
-        sequences: Token ids of each identifier, all ended by the same end token, which occurs
-            nowhere else. Equal sequences share a leaf.
-        items: The item (row of the index) that each sequence names.
-        null_logprobs: Log-probability (nats) of each token without a query; zeros if None. The
-            log-probability of an edge is that of the first sequence that passes it.
-
-    Returns:
-        The arrays; about 20 bytes a node, and one pass of sorting a level.
+) -> Flat:
+    """Lists end to end.
 
     Raises:
-        InputError: If lengths disagree, a sequence is empty or not ended by the end token, a
-            token is negative, or a log-probability is not finite.
+        InputError: If the log-probabilities are not as many as the tokens, sequence by sequence.
     """
-    flat = _flatten(sequences, items, null_logprobs)
-    perm = np.arange(len(flat.lengths), dtype=np.int64)
-    group = np.zeros(len(perm), dtype=np.int64)
-    levels = _sorted_levels(flat, perm, group)
-    first = np.ones(len(perm), dtype=bool)
-    first[1:] = group[1:] != group[:-1]
-    leaf_of = np.cumsum(first) - 1
-    leaves = perm[first]
-    item_rows, item_offsets = _leaf_items(leaf_of, flat.items[perm], len(leaves))
-    lengths = flat.lengths[leaves]
-    parents = np.concatenate([level.parent for level in levels] or [np.zeros(0, np.int64)])
-    low = np.concatenate([[0], *(leaf_of[level.low] for level in levels)])
-    high = np.concatenate([[len(leaves)], *(leaf_of[level.high - 1] + 1 for level in levels)])
-    null = np.concatenate([[0.0], *(level.null for level in levels)])
-    sizes = [0, 1, *(len(level.token) for level in levels)]
-    return TrieArrays(
-        node_token=np.concatenate([[-1], *(level.token for level in levels)]).astype(np.int32),
-        node_child=(1 + np.searchsorted(parents, np.arange(len(parents) + 2))).astype(np.int32),
-        node_leaves=np.stack([low, high], axis=1).astype(np.int32),
-        node_null=np.clip(null, -6e4, 0.0).astype(np.float16),
-        level_start=np.cumsum(sizes, dtype=np.int64),
-        leaf_tokens=flat.tokens[ragged_ranges(flat.offsets[leaves], lengths)].astype(np.int32),
-        leaf_offsets=_offsets(lengths),
-        item_rows=item_rows,
-        item_offsets=item_offsets,
-    )
-
-
-def ragged_ranges(starts: Ints, counts: Ints) -> Ints:
-    """The ranges `starts[i]:starts[i] + counts[i]` end to end."""
-    ends = np.cumsum(counts)
-    shift: Ints = np.repeat(starts - (ends - counts), counts)
-    shift += np.arange(len(shift))
-    return shift
-
-
-def _offsets(counts: Ints) -> Ints:
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
-def _flatten(
-    sequences: Sequence[Sequence[int]],
-    items: Sequence[int] | Ints,
-    null_logprobs: Sequence[Sequence[float]] | None,
-) -> _Flat:
-    count = len(sequences)
-    if len(items) != count:
-        raise InputError(f"{count} sequences but {len(items)} items", "give one item a sequence")
-    lengths = np.fromiter(map(len, sequences), np.int64, count)
+    lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     tokens = np.fromiter(chain.from_iterable(sequences), np.int64, int(lengths.sum()))
-    offsets = _offsets(lengths)
     if null_logprobs is None:
-        null = np.zeros(len(tokens), dtype=np.float32)
+        null = np.zeros(len(tokens), dtype=np.float16)
     else:
-        null = np.fromiter(chain.from_iterable(null_logprobs), np.float32)
         given = np.fromiter(map(len, null_logprobs), np.int64, len(null_logprobs))
         if not np.array_equal(given, lengths):
             raise InputError(
                 "the null log-probabilities do not match the sequences", "give one a token"
             )
-        if not np.isfinite(null).all() or (null > 1e-3).any():
-            raise InputError(
-                "a null log-probability is not finite or above zero",
-                "give natural logarithms of probabilities",
-            )
-    flat = _Flat(tokens, offsets, np.asarray(items, dtype=np.int64), null)
-    if count:
-        _check_tokens(flat)
-    return flat
+        null = np.fromiter(chain.from_iterable(null_logprobs), np.float32, len(tokens))
+    return Flat(tokens, offsets_of(lengths), np.asarray(items, dtype=np.int64), null)
 
 
-def _check_tokens(flat: _Flat) -> None:
-    if (flat.lengths == 0).any():
+def build_radix(flat: Flat) -> RadixArrays:
+    """Sort the sequences and lay out their trie.
+
+    Args:
+        flat: Sequences in any order, all ended by the same end token, which occurs nowhere
+            else. Equal sequences share a leaf, which keeps the log-probabilities of the first.
+
+    Returns:
+        The arrays. A million identifiers of 15 tokens take about a second.
+
+    Raises:
+        InputError: If lengths disagree, a sequence is empty or not ended by the end token, a
+            token is negative, or a log-probability is not finite.
+    """
+    check_flat(flat)
+    perm, shared, again = _sorted(flat.tokens, flat.offsets)
+    leaves = perm[~again]
+    lengths = np.diff(flat.offsets)[leaves]
+    starts = flat.offsets[leaves]
+    tokens = gather_rows(flat.tokens, starts, lengths, np.int32)
+    null = gather_rows(np.clip(flat.null, -6e4, 0.0), starts, lengths, np.float16)
+    item_rows, item_offsets = _leaf_items(np.cumsum(~again) - 1, flat.items[perm], len(leaves))
+    offsets = offsets_of(lengths)
+    nodes = _intervals(shared[~again])
+    at = offsets[nodes.edge_start] + np.repeat(nodes.depth, np.diff(nodes.edges))
+    depth_type = np.uint16 if len(lengths) == 0 or lengths.max() < 2**16 else np.int32
+    return RadixArrays(
+        edge_token=tokens[at],
+        edge_target=nodes.edge_target.astype(np.int32),
+        edge_null=null[at],
+        node_edges=nodes.edges.astype(np.int32),
+        node_leaves=np.stack([nodes.low, nodes.high], axis=1).astype(np.int32),
+        node_depth=nodes.depth.astype(depth_type),
+        node_least_null=_least_null(nodes, null, offsets),
+        leaf_tokens=tokens,
+        leaf_null=null,
+        leaf_offsets=offsets,
+        item_rows=item_rows,
+        item_offsets=item_offsets,
+    )
+
+
+def check_flat(flat: Flat) -> None:
+    """Refuse what is no set of identifiers.
+
+    Raises:
+        InputError: As in `build_radix`.
+    """
+    count = len(flat.offsets) - 1
+    if len(flat.items) != count:
+        raise InputError(f"{count} sequences but {len(flat.items)} items", "give one item each")
+    if len(flat.null) != len(flat.tokens):
         raise InputError(
-            f"sequence {int(np.argmin(flat.lengths))} is empty",
-            "end every sequence by the end token",
+            "the null log-probabilities do not match the sequences", "give one a token"
+        )
+    if len(flat.null) and not (flat.null.min() > -np.inf and flat.null.max() <= 1e-3):
+        raise InputError(
+            "a null log-probability is not finite or above zero",
+            "give natural logarithms of probabilities",
+        )
+    lengths = np.diff(flat.offsets)
+    if flat.offsets[0] != 0 or flat.offsets[-1] != len(flat.tokens) or (lengths < 0).any():
+        raise InputError("the offsets do not cut up the tokens", "begin at 0, end at their number")
+    if count:
+        _check_tokens(flat, lengths)
+
+
+def _check_tokens(flat: Flat, lengths: Ints) -> None:
+    if (lengths == 0).any():
+        raise InputError(
+            f"sequence {int(np.argmin(lengths))} is empty", "end every sequence by the end token"
         )
     if flat.tokens.min() < 0 or flat.tokens.max() >= 2**31 - 1:
         raise InputError("a token id is negative or too large", "token ids lie in [0, 2**31 - 1)")
@@ -194,44 +156,178 @@ def _check_tokens(flat: _Flat) -> None:
         raise InputError("an item row is negative", "rows count from 0")
 
 
-def _sorted_levels(flat: _Flat, perm: Ints, group: Ints) -> list[_Level]:
-    """Sort `perm` lexicographically, in place, one level of the trie at a time.
+def _sorted(tokens: NDArray[np.integer], offsets: Ints) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """The lexicographic order of the sequences; equal ones keep their order.
 
-    `group` becomes the node of each position at its own last level. Rows of one group are
-    neighbours, since no sequence is a prefix of a longer one once the end token is counted.
+    Returns:
+        The order; for each place how many tokens are shared with the place before (undefined
+        for equal sequences); and whether the place before holds an equal sequence.
     """
-    levels: list[_Level] = []
-    base = int(flat.tokens.max()) + 1 if len(flat.tokens) else 1
-    active = np.arange(len(perm), dtype=np.int64)
-    next_node = 1
-    for depth in range(int(flat.lengths.max()) if len(perm) else 0):
+    count = len(offsets) - 1
+    perm = np.arange(count, dtype=np.int64)
+    shared = np.zeros(count, dtype=np.int64)
+    again = np.zeros(count, dtype=np.bool_)
+    bits = max(1, int(tokens.max()).bit_length()) if count else 1
+    # Places whose order is open, ascending, and the tie that each belongs to.
+    active, tie = perm.copy(), np.zeros(count, dtype=np.int64)
+    depth = 0
+    while len(active):
+        width = max(1, (_KEY_BITS - int(tie[-1]).bit_length()) // bits)
         rows = perm[active]
-        key = group[active] * base + flat.tokens[flat.offsets[rows] + depth]
-        order = np.argsort(key, kind="stable")
+        key = _keys(tokens, offsets[rows] + depth, offsets[rows + 1], tie, bits, width)
+        order = np.argsort(key)
         rows, key = rows[order], key[order]
         perm[active] = rows
-        starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
-        counts = np.diff(np.append(starts, len(key)))
-        group[active] = np.repeat(next_node + np.arange(len(starts)), counts)
-        low = active[starts]
-        levels.append(
-            _Level(
-                token=key[starts] % base,
-                parent=key[starts] // base,
-                low=low,
-                high=low + counts,
-                null=flat.null[flat.offsets[rows[starts]] + depth],
-            )
-        )
-        next_node += len(starts)
-        active = active[flat.lengths[rows] > depth + 1]
-    return levels
+        change = key[1:] ^ key[:-1]
+        new = np.flatnonzero((change != 0) & (tie[1:] == tie[:-1]))
+        same = np.zeros(len(new), dtype=np.int64)
+        for left in range(width):
+            same += (change[new] >> (bits * left)) == 0
+        shared[active[new + 1]] = depth + same
+        depth += width
+        equal = np.concatenate([[False], change == 0, [False]])
+        ended = offsets[rows] + depth >= offsets[rows + 1]
+        again[active[equal[:-1] & ended]] = True
+        on = (equal[:-1] | equal[1:]) & ~ended
+        active, tie = active[on], np.cumsum(~equal[:-1][on]) - 1
+    _order_equals(perm, again)
+    return perm, shared, again
+
+
+def _keys(
+    tokens: NDArray[np.integer], places: Ints, ends: Ints, tie: Ints, bits: int, width: int
+) -> Ints:
+    """The next `width` tokens of each row behind its tie, as one integer.
+
+    Zeros follow the end of a row: rows that differ do so no later than at an end token.
+    """
+    key: Ints = tie.copy()
+    for ahead in range(width):
+        place = places + ahead
+        inside = place < ends
+        place *= inside
+        key <<= bits
+        key |= tokens[place] * inside
+    return key
+
+
+def _order_equals(perm: Ints, again: NDArray[np.bool_]) -> None:
+    """Bring runs of equal sequences back to the order of the input, in place."""
+    if not again.any():
+        return
+    run = again.copy()
+    run[:-1] |= again[1:]
+    places = np.flatnonzero(run)
+    key = np.cumsum(~again)[places] * len(perm) + perm[places]
+    key.sort()
+    perm[places] = key % len(perm)
 
 
 def _leaf_items(leaf_of: Ints, items: Ints, leaves: int) -> tuple[Ints, Ints]:
     """Items by leaf, each once, in the order given; and the offsets of the leaves."""
+    if len(items) == leaves:
+        return items, np.arange(leaves + 1, dtype=np.int64)
     order = np.lexsort((items, leaf_of))
     again = np.zeros(len(order), dtype=bool)
     again[1:] = (np.diff(items[order]) == 0) & (np.diff(leaf_of[order]) == 0)
     keep = np.sort(order[~again])
-    return items[keep], _offsets(np.bincount(leaf_of[keep], minlength=leaves))
+    return items[keep], offsets_of(np.bincount(leaf_of[keep], minlength=leaves))
+
+
+@dataclass(frozen=True, eq=False)
+class _Nodes:
+    """Branching nodes by depth and place, the root first; edges by node and place.
+
+    Attributes:
+        depth: Tokens above each node, [B].
+        low: First leaf under each node, [B].
+        high: One past the last leaf, [B].
+        edges: Where the edges of each node begin, [B + 1].
+        edge_start: First leaf under each edge, [E].
+        edge_target: Node, or the complement of the leaf, [E].
+    """
+
+    depth: Ints
+    low: Ints
+    high: Ints
+    edges: Ints
+    edge_start: Ints
+    edge_target: Ints
+
+
+def _intervals(shared: Ints) -> _Nodes:
+    """The LCP intervals over U leaves.
+
+    Between two neighbouring leaves lies a split, whose depth is what they share. Splits of one
+    depth with nothing shallower between them belong to one node; each begins one edge, and the
+    first edge of a node begins where the node begins.
+    """
+    leaves = len(shared)
+    depth = np.append(shared, -1)
+    depth[0] = -1
+    left, right = _shallower(depth), leaves - _shallower(depth[::-1])[::-1]
+    small = depth[1:-1]
+    # A stable sort of 16-bit numbers is a radix sort.
+    by_depth = small.astype(np.uint16) if leaves < 2 or small.max() < 2**16 else small
+    splits = np.argsort(by_depth, kind="stable") + 1 if leaves > 1 else np.zeros(0, np.int64)
+    first = np.ones(len(splits), dtype=np.bool_)
+    first[1:] = (np.diff(depth[splits]) != 0) | (np.diff(left[splits]) != 0)
+    begins = np.flatnonzero(first)
+    rooted = bool(len(begins)) and depth[splits[0]] == 0
+    if not rooted:  # the root is always there, even with one edge or none
+        first = np.concatenate([[True], first])
+    node = np.cumsum(first)[int(not rooted) :] - 1
+    low = left[splits[begins]]
+    high = right[splits[begins]]
+    node_depth = depth[splits[begins]]
+    edges = np.append(begins, len(splits))
+    edges += np.arange(len(edges))
+    edge_of = np.zeros(leaves + 1, dtype=np.int64)
+    node_of = np.zeros(leaves + 1, dtype=np.int64)
+    if not rooted:
+        low, high = np.append(0, low), np.append(leaves, high)
+        node_depth = np.append(0, node_depth)
+        edges = np.append(0, edges + int(leaves > 0))
+    edge_of[splits] = np.arange(len(splits)) + node + 1
+    node_of[splits] = node
+    edge_start = np.zeros(edges[-1], dtype=np.int64)
+    edge_start[edges[:-1][np.diff(edges) > 0]] = low[np.diff(edges) > 0]
+    edge_start[edge_of[splits]] = splits
+    target = ~edge_start
+    child = np.arange(1, len(low))
+    if not rooted and len(low) > 1:
+        target[0] = 1
+        child = child[1:]
+    at_left = depth[low[child]] >= depth[high[child]]
+    parent_edge = np.where(at_left, edge_of[low[child]], edges[node_of[high[child]]])
+    target[parent_edge] = child
+    return _Nodes(node_depth, low, high, edges, edge_start, target)
+
+
+def _shallower(depth: Ints) -> Ints:
+    """For each place the nearest place before it with a smaller value, by pointer jumping.
+
+    The first value must be smaller than all but those equal to it, and the last likewise; their
+    own results are 0. A pass goes over the places still open, at most about the number of
+    different values plus the logarithm of the longest run times.
+    """
+    before = np.arange(-1, len(depth) - 1)
+    before[0] = 0
+    inner = np.arange(1, len(depth) - 1)
+    open_ = inner[depth[before[inner]] >= depth[inner]]
+    while len(open_):
+        before[open_] = before[before[open_]]
+        open_ = open_[depth[before[open_]] >= depth[open_]]
+    return before
+
+
+def _least_null(nodes: _Nodes, null: NDArray[np.float16], offsets: Ints) -> NDArray[np.float32]:
+    """The lowest sum from each node to a leaf under it, [B], float32."""
+    if len(offsets) == 1:
+        return np.zeros(len(nodes.depth), dtype=np.float32)
+    total = ragged_sums(null, offsets[:-1], np.diff(offsets))
+    # reduceat takes pairs (low, high); the padding lets the last interval end at U.
+    bounds = np.stack([nodes.low, nodes.high], axis=1).ravel()
+    lowest = np.minimum.reduceat(np.append(total, np.inf), bounds)[::2]
+    above = ragged_sums(null, offsets[nodes.low], nodes.depth)
+    return (lowest - above).astype(np.float32)

@@ -3,70 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genmm_retriever.constraints.base import Completions, ConstraintState, LegalTokens, Subsets
-from genmm_retriever.constraints.building import Ints, TrieArrays, build_arrays
-from genmm_retriever.errors import IndexDamagedError, InputError
+from genmm_retriever.constraints.alive import View
+from genmm_retriever.constraints.base import (
+    Completions,
+    ConstraintState,
+    Forced,
+    LegalTokens,
+    Subsets,
+)
+from genmm_retriever.constraints.building import Flat, build_radix, flatten
+from genmm_retriever.constraints.following import follow, leaves_under
+from genmm_retriever.constraints.layers import Layers
+from genmm_retriever.constraints.pairs import Pairs, edge_pairs, union
+from genmm_retriever.constraints.parts import ABSENT, TriePart
+from genmm_retriever.constraints.ragged import Ints
+from genmm_retriever.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class TrieState(ConstraintState):
-    """Rows that stand at nodes of the trie.
+    """Rows in the trie.
 
     Attributes:
-        node: Node of each row, [n], int64.
-        slot: For each query its row in `alive`, [Q], int64.
-        alive: Alive leaves before each leaf, [distinct subsets, U + 1], int32; None if no query
-            is restricted.
-        subsets: For each query the rows that may be found, sorted, or None.
+        depth: Tokens written, [n], int64.
+        targets: For each part the node (or complement of a leaf) that each row stands at or is
+            on the way to, [parts, n], int64; see `TriePart`.
+        complete: Whether the row has completed an identifier, [n], bool.
+        settled: Whether all rows stand at their targets in every part, so that nothing needs
+            to be read from the tails on the host.
+        view: What the queries may find.
     """
 
-    node: Tensor
-    slot: Tensor
-    alive: Tensor | None
-    subsets: tuple[NDArray[np.int64] | None, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _OnDevice:
-    """What the search touches at every step."""
-
-    token: Tensor
-    child: Tensor
-    low: Tensor
-    high: Tensor
-    null: Tensor
-    least_null: Tensor
+    depth: Tensor
+    targets: Tensor
+    complete: Tensor
+    settled: bool
+    view: View
 
 
 class TokenTrie:
-    """Identifiers as a trie of tokens; immutable once built.
+    """Identifiers as a radix trie of tokens; immutable, updates make new tries.
 
     Every sequence ends by the same end token, so an identifier may be the beginning of
     another. A subset of items is a prefix sum over the sorted leaves: a node is alive where its
     interval of leaves holds at least one alive leaf, so a filter costs nothing a step.
 
+    The log-probability of an edge is that of the first leaf under it; they are meant to depend
+    on the tokens before alone.
+
     Examples:
-        >>> trie = TokenTrie.build([[5, 7, 0], [5, 0], [9, 0]], items=[10, 11, 12])
+        >>> trie = TokenTrie.build([[5, 7, 0], [5, 0], [9, 8, 0]], items=[10, 11, 12])
         >>> state = trie.start(1)
         >>> trie.legal(state).tokens.tolist()
         [5, 9]
-        >>> state = trie.advance(state, torch.tensor([0]), torch.tensor([5]))
+        >>> state = trie.advance(state, torch.tensor([0, 0]), torch.tensor([5, 9]))
         >>> trie.legal(state).tokens.tolist(), trie.legal(state).finishes.tolist()
-        ([0, 7], [True, False])
+        ([0, 7, 8], [True, False, False])
+        >>> forced = trie.forced(state)
+        >>> forced.tokens, forced.complete.tolist()
+        ([[], [8, 0]], [False, True])
     """
 
-    def __init__(self, arrays: TrieArrays) -> None:
-        self._arrays = arrays
-        self._node_null, self._leaf_null, self._least_null = _null_totals(arrays)
-        self._devices: dict[torch.device, _OnDevice] = {}
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
 
     @classmethod
     def build(
@@ -86,11 +92,44 @@ class TokenTrie:
         Raises:
             InputError: If the sequences, items and log-probabilities do not fit together.
         """
-        return cls(build_arrays(sequences, items, null_logprobs))
+        return cls(Layers(TriePart(build_radix(flatten(sequences, items, null_logprobs)))))
+
+    @classmethod
+    def from_flat(
+        cls,
+        tokens: NDArray[np.integer],
+        offsets: Ints,
+        items: Ints,
+        null_logprobs: NDArray[np.floating] | None = None,
+    ) -> TokenTrie:
+        """Build from identifiers end to end, without any Python for each of them.
+
+        Args:
+            tokens: Token ids of all identifiers, each ended by the same end token, [T].
+            offsets: Identifier i is `tokens[offsets[i]:offsets[i + 1]]`, [n + 1].
+            items: The item (row of the index) that each identifier names, [n].
+            null_logprobs: Log-probability (nats) of each token without a query, [T]; zeros if
+                None.
+
+        Raises:
+            InputError: If these do not fit together.
+
+        Examples:
+            >>> trie = TokenTrie.from_flat(
+            ...     np.array([5, 7, 0, 9, 0]), np.array([0, 3, 5]), np.array([10, 11])
+            ... )
+            >>> trie.sequences()
+            [(5, 7, 0), (9, 0)]
+        """
+        return cls(Layers(TriePart(build_radix(_flat(tokens, offsets, items, null_logprobs)))))
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The arrays to keep on disk, by name."""
-        return {name: getattr(self._arrays, name) for name in TrieArrays.names()}
+        """The arrays to keep on disk, by name.
+
+        Names begin by `base/` and, if there are insertions or deletions that have not been
+        merged, `overlay/` and `dead`; updates do not touch those of the base.
+        """
+        return self._layers.to_dict()
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> TokenTrie:
@@ -99,43 +138,38 @@ class TokenTrie:
         Raises:
             IndexDamagedError: If an array is missing or the sizes do not fit together.
         """
-        missing = [name for name in TrieArrays.names() if name not in arrays]
-        if missing:
-            raise IndexDamagedError(f"the trie lacks {', '.join(missing)}", "build the index again")
-        trie = TrieArrays(**{name: arrays[name] for name in TrieArrays.names()})  # type: ignore[arg-type]
-        nodes, leaves = len(trie.node_token), len(trie.leaf_offsets) - 1
-        fits = (
-            nodes > 0
-            and trie.node_child.shape == (nodes + 1,)
-            and trie.node_leaves.shape == (nodes, 2)
-            and trie.node_null.shape == (nodes,)
-            and trie.level_start[-1] == nodes
-            and trie.item_offsets.shape == (leaves + 1,)
-            and len(trie.leaf_tokens) == trie.leaf_offsets[-1]
-            and len(trie.item_rows) == trie.item_offsets[-1]
-        )
-        if not fits:
-            raise IndexDamagedError("the trie's arrays disagree in size", "build the index again")
-        return cls(trie)
+        return cls(Layers.from_dict(arrays))
 
     def __len__(self) -> int:
         """The number of distinct identifiers."""
-        return len(self._arrays.leaf_offsets) - 1
+        _, masks = self._layers.whole
+        return sum(
+            part.arrays.leaves if mask is None else int(np.count_nonzero(mask))
+            for part, mask in zip(self._layers.parts, masks, strict=True)
+        )
 
     @property
     def nodes(self) -> int:
-        """The number of nodes, root and leaves included."""
-        return len(self._arrays.node_token)
+        """The number of branching nodes and leaves, the root included."""
+        return sum(len(part.arrays.node_depth) + part.arrays.leaves for part in self._layers.parts)
 
     @property
     def depth(self) -> int:
         """Tokens of the longest identifier, end token included."""
-        return len(self._arrays.level_start) - 2
+        return max(
+            int(np.diff(part.arrays.leaf_offsets).max(initial=0)) for part in self._layers.parts
+        )
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(array.nbytes for array in self.to_arrays().values())
+
+    @property
+    def device_nbytes(self) -> int:
+        """Bytes of the arrays that a search copies to its device; subsets come on top."""
+        cpu = torch.device("cpu")
+        return sum(part.on(cpu).nbytes for part in self._layers.parts)
 
     def start(
         self, batch: int, subsets: Subsets | None = None, *, device: torch.device | str = "cpu"
@@ -153,188 +187,211 @@ class TokenTrie:
         """
         if subsets is not None and len(subsets) != batch:
             raise InputError(f"{batch} queries but {len(subsets)} subsets", "give one a query")
-        given = [None if s is None else np.asarray(s, dtype=np.int64) for s in subsets or ()]
-        alive: Tensor | None = None
-        slot = torch.zeros(batch, dtype=torch.int64, device=device)
-        if any(subset is not None for subset in given):
-            # Queries usually share one filter object: its prefix sum is computed once.
-            slots: dict[int, int] = {}
-            sums: list[NDArray[np.int32]] = []
-            for raw, subset in zip(subsets or (), given, strict=True):
-                if id(raw) not in slots:
-                    slots[id(raw)] = len(sums)
-                    sums.append(self._alive_before(subset))
-            slot = torch.tensor([slots[id(raw)] for raw in subsets or ()], device=device)
-            alive = torch.from_numpy(np.stack(sums)).to(device)
-        return TrieState(
-            query=torch.arange(batch, device=device),
-            node=torch.zeros(batch, dtype=torch.int64, device=device),
-            slot=slot,
-            alive=alive,
-            subsets=tuple(given) if given else (None,) * batch,
-        )
+        device = torch.device(device)
+        view = self._layers.view(batch, subsets, device)
+        query = torch.arange(batch, device=device)
+        zeros = torch.zeros_like(query)
+        roots = torch.zeros((len(self._layers.parts), batch), dtype=torch.int64, device=device)
+        state = TrieState(query, zeros, roots, zeros > 0, True, view)
+        return replace(state, targets=torch.where(self._counts(state) > 0, roots, ABSENT))
 
     def legal(self, state: TrieState) -> LegalTokens:
-        """The children that still lead to an alive identifier."""
-        on = self._on(state.node.device)
-        first = on.child[state.node].long()
-        counts = on.child[state.node + 1].long() - first
-        rows, nodes = _expand(first, counts)
-        if state.alive is not None:
-            lives = self._count(state, state.query[rows], nodes) > 0
-            rows, nodes = rows[lives], nodes[lives]
-            counts = torch.bincount(rows, minlength=len(counts))
+        """The tokens that still lead to an alive identifier."""
+        slot = state.view.slot[state.query]
+        found: Pairs | None = None
+        for p, part in enumerate(self._layers.parts):
+            target, alive = state.targets[p], state.view.parts[p]
+            if state.settled:
+                pairs = edge_pairs(part, target, alive, slot)
+            else:
+                rows, tokens, null = self._pending(state, p)
+                at_node = target.index_fill(0, rows, ABSENT)
+                pairs = edge_pairs(part, at_node, alive, slot)
+                pairs = union(pairs, Pairs(rows, tokens, null))
+            found = pairs if found is None else union(found, pairs)
+        assert found is not None
+        counts = torch.bincount(found.rows, minlength=len(slot))
         return LegalTokens(
             offsets=torch.nn.functional.pad(counts.cumsum(0), (1, 0)),
-            rows=rows,
-            tokens=on.token[nodes].long(),
-            null_logprobs=on.null[nodes].float(),
-            finishes=on.child[nodes + 1] == on.child[nodes],
+            rows=found.rows,
+            tokens=found.tokens,
+            null_logprobs=found.null,
+            finishes=found.tokens == self._end,
         )
 
     def advance(self, state: TrieState, parents: Tensor, tokens: Tensor) -> TrieState:
-        """Walk along one edge a row; each token is found by binary search in its row.
+        """Write one token a row.
 
         Raises:
             InputError: If a token is not legal after its row.
         """
-        on = self._on(state.node.device)
-        low = on.child[state.node[parents]].long()
-        end = on.child[state.node[parents] + 1].long()
-        high, query = end, state.query[parents]
-        last = len(on.token) - 1
-        widest = int((end - low).max()) if len(low) else 0
-        for _ in range(widest.bit_length()):
-            middle = (low + high) // 2
-            below = (on.token[middle.clamp(max=last)] < tokens) & (low < high)
-            low = torch.where(below, middle + 1, low)
-            high = torch.where(below, high, middle)
-        node = low.clamp(max=last)
-        found = (low < end) & (on.token[node] == tokens) & (self._count(state, query, node) > 0)
-        if not bool(found.all()):
-            bad = int(tokens[~found][0])
+        query = state.query[parents]
+        targets = []
+        for p, part in enumerate(self._layers.parts):
+            target = state.targets[p]
+            moved = part.edge(target[parents], tokens)
+            if not state.settled:
+                rows, expected, _ = self._pending(state, p)
+                waiting = torch.full_like(target, -1).index_copy(0, rows, expected)[parents]
+                kept = torch.where(waiting == tokens, target[parents], ABSENT)
+                moved = torch.where(waiting >= 0, kept, moved)
+            targets.append(moved)
+        new = TrieState(
+            query=query,
+            depth=state.depth[parents] + 1,
+            targets=torch.stack(targets),
+            complete=tokens == self._end,
+            settled=False,
+            view=state.view,
+        )
+        lives = self._counts(new) > 0
+        legal = lives.any(dim=0)
+        if not bool(legal.all()):
+            bad = int(tokens[~legal][0])
             raise InputError(f"token {bad} is not legal here", "take tokens from `legal`")
-        return TrieState(query, node, state.slot, state.alive, state.subsets)
+        return replace(new, targets=torch.where(lives, new.targets, ABSENT))
+
+    def choose(self, state: TrieState, rows: Tensor) -> TrieState:
+        """The chosen rows, in that order."""
+        return replace(
+            state,
+            query=state.query[rows],
+            depth=state.depth[rows],
+            targets=state.targets[:, rows],
+            complete=state.complete[rows],
+        )
+
+    def forced(self, state: TrieState) -> Forced[TrieState]:
+        """Follow each row for as long as a single token is legal.
+
+        That is what the first and the last alive identifier under a row have in common; how
+        many lie between does not matter.
+        """
+        device = state.query.device
+        moved = follow(
+            self._layers.parts,
+            state.targets.cpu().numpy(),
+            state.depth.cpu().numpy(),
+            state.view.host_slot[state.query.cpu().numpy()],
+            state.view,
+        )
+        complete = torch.from_numpy(moved.complete).to(device)
+        return Forced(
+            state=TrieState(
+                query=state.query,
+                depth=torch.from_numpy(moved.depth).to(device),
+                targets=torch.from_numpy(moved.targets).to(device),
+                complete=complete,
+                settled=len(self._layers.parts) == 1,
+                view=state.view,
+            ),
+            tokens=moved.tokens,
+            null_logprobs=torch.from_numpy(moved.null).to(device),
+            complete=complete,
+        )
 
     def remaining(self, state: TrieState) -> Tensor:
         """Alive identifiers under each row, [n], int64."""
-        return self._count(state, state.query, state.node).long()
+        return self._counts(state).sum(dim=0)
 
     def least_null_logprob(self, state: TrieState) -> Tensor:
         """The lowest unconditional log-probability of a tail under each row, [n], float32."""
-        return self._on(state.node.device).least_null[state.node]
+        depth: Ints = state.depth.cpu().numpy()
+        least = np.full(len(depth), np.inf)
+        for part, target in zip(self._layers.parts, state.targets.cpu().numpy(), strict=True):
+            end = np.maximum(depth, part.target_depth(target))
+            down = part.null_sums(part.first_leaf(target), depth, end)
+            down[target >= 0] += part.arrays.node_least_null[target[target >= 0]]
+            least = np.where(target > ABSENT, np.minimum(least, down), least)
+        least[least == np.inf] = 0.0
+        return torch.from_numpy(least.astype(np.float32)).to(state.query.device)
 
     def completions(self, state: TrieState) -> Completions:
-        """Every alive identifier under every row, with the tokens that are missing."""
-        on, arrays = self._on(state.node.device), self._arrays
-        low, high = on.low[state.node].long(), on.high[state.node].long()
-        rows, leaves = _expand(low, high - low)
-        if state.alive is not None:
-            slot = state.slot[state.query[rows]]
-            lives = state.alive[slot, leaves + 1] > state.alive[slot, leaves]
-            rows, leaves = rows[lives], leaves[lives]
-        leaf: Ints = leaves.cpu().numpy()
-        node: Ints = state.node[rows].cpu().numpy()
-        depth = np.searchsorted(arrays.level_start, node, side="right") - 1
-        starts, stops = arrays.leaf_offsets[leaf] + depth, arrays.leaf_offsets[leaf + 1]
-        spans = zip(starts.tolist(), stops.tolist(), strict=True)
-        null = self._leaf_null[leaf] - self._node_null[node]
+        """Every alive identifier under every row, in order of rows and tails."""
+        query: Ints = state.query.cpu().numpy()
+        depth: Ints = state.depth.cpu().numpy()
+        found: list[tuple[int, list[int], float, tuple[int, ...]]] = []
+        targets = state.targets.cpu().numpy()
+        for p, part in enumerate(self._layers.parts):
+            slot = state.view.host_slot[query]
+            rows, leaf = leaves_under(part, p, targets[p], slot, state.view)
+            begin, end = depth[rows], part.lengths(leaf)
+            found += zip(
+                rows.tolist(),
+                part.spans(leaf, begin, end),
+                part.null_sums(leaf, begin, end).tolist(),
+                self._layers.named(p, leaf, query[rows], state.view),
+                strict=True,
+            )
+        if len(self._layers.parts) > 1:
+            found.sort(key=lambda one: one[:2])
+        device = state.query.device
         return Completions(
-            rows=rows,
-            tails=[arrays.leaf_tokens[start:stop].tolist() for start, stop in spans],
-            null_logprobs=torch.from_numpy(null.astype(np.float32)).to(rows.device),
-            items=self._items(leaf, state.query[rows].tolist(), state.subsets),
+            rows=torch.tensor([row for row, *_ in found], dtype=torch.int64, device=device),
+            tails=[tail for _, tail, _, _ in found],
+            null_logprobs=torch.tensor(
+                [null for *_, null, _ in found], dtype=torch.float32, device=device
+            ),
+            items=[items for *_, items in found],
         )
 
     def documents(self, state: TrieState) -> list[tuple[int, ...]]:
         """The items of the identifier that each row has completed, within its subset."""
-        arrays = self._arrays
-        node: Ints = state.node.cpu().numpy()
-        done = (arrays.node_child[node + 1] == arrays.node_child[node]) & (node > 0)
-        leaf = arrays.node_leaves[node, 0].astype(np.int64)
-        items = iter(self._items(leaf[done], state.query.cpu()[done].tolist(), state.subsets))
-        return [next(items) if finished else () for finished in done.tolist()]
+        query: Ints = state.query.cpu().numpy()
+        found: list[tuple[int, ...]] = [()] * len(query)
+        complete = state.complete.cpu().numpy()
+        for p, target in enumerate(state.targets.cpu().numpy()):
+            rows = np.flatnonzero(complete & (target > ABSENT))
+            named = self._layers.named(p, ~target[rows], query[rows], state.view)
+            for row, items in zip(rows.tolist(), named, strict=True):
+                found[row] = items
+        return found
 
     def sequences(self) -> list[tuple[int, ...]]:
         """All identifiers, sorted."""
-        bounds = self._arrays.leaf_offsets.tolist()
-        tokens = self._arrays.leaf_tokens.tolist()
-        return [tuple(tokens[a:b]) for a, b in pairwise(bounds)]
-
-    def _items(
-        self, leaf: Ints, query: list[int], subsets: tuple[NDArray[np.int64] | None, ...]
-    ) -> list[tuple[int, ...]]:
-        offsets, rows = self._arrays.item_offsets, self._arrays.item_rows
         found: list[tuple[int, ...]] = []
-        for one, of in zip(leaf.tolist(), query, strict=True):
-            items = rows[offsets[one] : offsets[one + 1]]
-            subset = subsets[of]
-            # An alive leaf of one item needs no look-up: it is the item that keeps it alive.
-            if subset is not None and len(items) > 1:
-                items = items[np.isin(items, subset)]
-            found.append(tuple(items.tolist()))
-        return found
+        for part, mask in zip(self._layers.parts, self._layers.whole[1], strict=True):
+            tokens, bounds = part.arrays.leaf_tokens.tolist(), part.arrays.leaf_offsets.tolist()
+            leaves = range(part.arrays.leaves) if mask is None else np.flatnonzero(mask).tolist()
+            found += [tuple(tokens[bounds[leaf] : bounds[leaf + 1]]) for leaf in leaves]
+        return sorted(found)
 
-    def _alive_before(self, subset: NDArray[np.int64] | None) -> NDArray[np.int32]:
-        if subset is None:
-            return np.arange(len(self) + 1, dtype=np.int32)
-        before = np.zeros(len(self) + 1, dtype=np.int32)
-        if len(self):
-            hit = np.isin(self._arrays.item_rows, subset).astype(np.int32)
-            alive = np.maximum.reduceat(hit, self._arrays.item_offsets[:-1])
-            np.cumsum(alive, out=before[1:])
-        return before
+    @property
+    def _end(self) -> int:
+        return self._layers.parts[0].end
 
-    def _count(self, state: TrieState, query: Tensor, node: Tensor) -> Tensor:
-        on = self._on(node.device)
-        low, high = on.low[node].long(), on.high[node].long()
-        if state.alive is None:
-            return high - low
-        slot = state.slot[query]
-        return state.alive[slot, high] - state.alive[slot, low]
+    def _counts(self, state: TrieState) -> Tensor:
+        """Alive leaves under each row in each part, [parts, n], int64."""
+        counts = []
+        slot = state.view.slot[state.query]
+        for part, alive, target in zip(
+            self._layers.parts, state.view.parts, state.targets, strict=True
+        ):
+            low, high = part.interval(target)
+            counts.append(high - low if alive is None else alive.count(slot, low, high))
+        return torch.stack(counts)
 
-    def _on(self, device: torch.device) -> _OnDevice:
-        if device not in self._devices:
-            arrays = self._arrays
-            self._devices[device] = _OnDevice(
-                token=torch.tensor(arrays.node_token, device=device),
-                child=torch.tensor(arrays.node_child, device=device),
-                low=torch.tensor(arrays.node_leaves[:, 0], device=device),
-                high=torch.tensor(arrays.node_leaves[:, 1], device=device),
-                null=torch.tensor(arrays.node_null, device=device),
-                least_null=torch.tensor(self._least_null, device=device),
-            )
-        return self._devices[device]
+    def _pending(self, state: TrieState, p: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows with tokens left before their target; the next one and its log-probability."""
+        part = self._layers.parts[p]
+        target: Ints = state.targets[p].cpu().numpy()
+        depth: Ints = state.depth.cpu().numpy()
+        rows = np.flatnonzero(part.target_depth(target) > depth)
+        tokens, null = part.at(part.first_leaf(target[rows]), depth[rows])
+        found = (torch.from_numpy(one).to(state.query.device) for one in (rows, tokens, null))
+        return tuple(found)  # type: ignore[return-value]
 
 
-def _expand(first: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The ranges `first[i]:first[i] + counts[i]` end to end, with the i of each entry."""
-    ends = counts.cumsum(0)
-    rows = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    return rows, torch.arange(len(rows), device=counts.device) + (first - ends + counts)[rows]
-
-
-def _null_totals(
-    arrays: TrieArrays,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-    """Unconditional log-probabilities along the paths of the trie.
-
-    Returns:
-        The sum from the root to each node; that to each leaf; and the lowest sum from each node
-        to any leaf under it.
-    """
-    child = arrays.node_child.astype(np.int64)
-    counts = np.diff(child)
-    parent = np.repeat(np.arange(len(counts)), counts)
-    node = arrays.node_null.astype(np.float64)
-    for low, high in zip(arrays.level_start[1:-1], arrays.level_start[2:], strict=True):
-        node[low:high] += node[parent[low - 1 : high - 1]]
-    leaves = np.flatnonzero(counts == 0)
-    total = np.empty(len(arrays.leaf_offsets) - 1)
-    if not len(total):
-        return node, total, np.zeros(len(node), dtype=np.float32)
-    total[arrays.node_leaves[leaves, 0]] = node[leaves]
-    # reduceat takes pairs (low, high); the padding lets the last interval end at U.
-    bounds = arrays.node_leaves.astype(np.int64).ravel()
-    lowest = np.minimum.reduceat(np.append(total, np.inf), bounds)[::2]
-    return node, total, (lowest - node).astype(np.float32)
+def _flat(
+    tokens: NDArray[np.integer],
+    offsets: Ints,
+    items: Ints,
+    null_logprobs: NDArray[np.floating] | None,
+) -> Flat:
+    null = np.zeros(len(tokens), np.float16) if null_logprobs is None else null_logprobs
+    return Flat(
+        np.asarray(tokens),
+        np.asarray(offsets, dtype=np.int64),
+        np.asarray(items, dtype=np.int64),
+        np.asarray(null),
+    )
