@@ -11,16 +11,11 @@ from functools import partial
 import numpy as np
 import torch
 
-from genmm_retriever.building import TRIE_PREFIX
-from genmm_retriever.constraints.trie import TokenTrie
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.corpus.store import Description, IndexReader
-from genmm_retriever.decoding.aggregate import Candidate, aggregate
-from genmm_retriever.decoding.config import BeamConfig
-from genmm_retriever.decoding.search import constrained_beam_search
-from genmm_retriever.describing import identify_prompt
+from genmm_retriever.finding import FirstStage, Found, IdentifierStage
 from genmm_retriever.models.base import MLLM, ImagePart
-from genmm_retriever.schema import Evidence, GeneratedIdentifier, Hit, ImageRef, Item, Query
+from genmm_retriever.schema import Evidence, Hit, ImageRef, Item, Query
 from genmm_retriever.verification import (
     Budget,
     CandidateView,
@@ -28,12 +23,6 @@ from genmm_retriever.verification import (
     Parts,
     QueryView,
 )
-
-_SHOWN_IDENTIFIERS = 3
-_LEAVES_AT_ONCE = 64
-"""Identifiers left that are worth scoring exactly; on ten Flickr8k queries more found no more."""
-_PASS_COST = 32
-"""Tokens that take about as long as one more pass of the builtin model on two CPU cores."""
 
 
 @dataclass
@@ -50,11 +39,11 @@ class Trace:
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _Candidates:
     """Candidates of one query: rows, first-stage candidates (None: filled), descriptions."""
 
     rows: list[int]
-    candidates: list[Candidate | None]
+    candidates: list[Found | None]
     items: list[Item]
     descriptions: list[list[Description]]
 
@@ -87,17 +76,9 @@ class Asker:
         self.model = model
         self.candidates = candidates
         self.verifier = LikelihoodVerifier(model, budget=Budget(budget, budget_ms), cascade=cascade)
-        self.beam = BeamConfig(
-            num_beams=num_beams,
-            debias=self.verifier.calibration.debias,
-            max_leaves_exact=_LEAVES_AT_ONCE,
-            pass_cost=_PASS_COST,
+        self.first: FirstStage = IdentifierStage(
+            reader, model, num_beams=num_beams, debias=self.verifier.calibration.debias
         )
-        names = [name for name in reader.arrays() if name.startswith(TRIE_PREFIX)]
-        arrays = {name.removeprefix(TRIE_PREFIX): reader.array(name) for name in names}
-        self.trie = TokenTrie.from_arrays(arrays)
-        # Deleted items stay in the trie until the next build; then they must be masked.
-        self._all_alive = bool(np.isin(arrays["item_rows"], reader.live_rows()).all())
 
     def ask(
         self, queries: Sequence[Query], k: int, *, verify: bool, trace: Trace
@@ -106,12 +87,10 @@ class Asker:
         start = time.perf_counter()
         views = [self._view(query) for query in queries]
         subsets = [self._subset(query) for query in queries]
-        prompts = [identify_prompt(v.text, v.image, self.model) for v in views]
         encoded = time.perf_counter()
-        hypotheses = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam)
         found = [
-            self._gather(aggregate(some), subset, k)
-            for some, subset in zip(hypotheses, subsets, strict=True)
+            self._gather(some, subset, k)
+            for some, subset in zip(self.first.find(views, subsets), subsets, strict=True)
         ]
         decoded = time.perf_counter()
         hits = [
@@ -138,23 +117,22 @@ class Asker:
         return QueryView(text=(query.text or "").strip() or None, image=image)
 
     def _subset(self, query: Query) -> np.ndarray | None:
-        chosen = self.reader.select(query.filters, query.kind)
-        if chosen is None and not self._all_alive:
-            return self.reader.live_rows()
-        return chosen
+        return self.reader.select(query.filters, query.kind)
 
-    def _gather(self, candidates: list[Candidate], subset: np.ndarray | None, k: int) -> _Found:
+    def _gather(
+        self, candidates: Sequence[Found], subset: np.ndarray | None, k: int
+    ) -> _Candidates:
         """The best candidates, filled from the rest of the subset where they are fewer than k."""
-        best: list[Candidate | None] = [*candidates[: max(self.candidates, k)]]
+        best: list[Found | None] = [*candidates[: max(self.candidates, k)]]
         rows = [candidate.row for candidate in best if candidate is not None]
         if len(rows) < k:
             allowed = self.reader.live_rows() if subset is None else subset
             rest = np.setdiff1d(allowed, np.array(rows, dtype=np.int64), assume_unique=True)
             rows += rest[: k - len(rows)].tolist()
             best += [None] * (len(rows) - len(best))
-        return _Found(rows, best, self.reader.items(rows), self.reader.descriptions(rows))
+        return _Candidates(rows, best, self.reader.items(rows), self.reader.descriptions(rows))
 
-    def _generated(self, query: Query, found: _Found, k: int) -> list[Hit]:
+    def _generated(self, query: Query, found: _Candidates, k: int) -> list[Hit]:
         """Hits by the first stage alone; scores are a softmax over the candidates."""
         scores = np.array([-math.inf if c is None else c.score for c in found.candidates])
         if np.isfinite(scores).any():
@@ -164,12 +142,12 @@ class Asker:
             weights = np.zeros(len(scores))
         return self._hits(query, found, weights, None, k)
 
-    def _verified(self, query: Query, view: QueryView, found: _Found, k: int) -> list[Hit]:
+    def _verified(self, query: Query, view: QueryView, found: _Candidates, k: int) -> list[Hit]:
         views = self._candidate_views(found)
         probability, parts = self.verifier.verify(view, views, at_least=k)
         return self._hits(query, found, probability, parts, k)
 
-    def _candidate_views(self, found: _Found) -> list[CandidateView]:
+    def _candidate_views(self, found: _Candidates) -> list[CandidateView]:
         pictured = [i for i, item in enumerate(found.items) if item.kind == "image"]
         features = self.reader.features([found.rows[i] for i in pictured]) if pictured else None
         images: dict[int, ImagePart | Callable[[], ImagePart]] = {}
@@ -192,7 +170,7 @@ class Asker:
         ]
 
     def _hits(
-        self, query: Query, found: _Found, scores: np.ndarray, parts: Parts | None, k: int
+        self, query: Query, found: _Candidates, scores: np.ndarray, parts: Parts | None, k: int
     ) -> list[Hit]:
         order = np.argsort(-scores, kind="stable")[:k]
         return [
@@ -206,17 +184,12 @@ class Asker:
         ]
 
     def _evidence(
-        self, query: Query, found: _Found, i: int, scores: np.ndarray, parts: Parts | None
+        self, query: Query, found: _Candidates, i: int, scores: np.ndarray, parts: Parts | None
     ) -> Evidence:
         candidate = found.candidates[i]
-        written = () if candidate is None else candidate.hypotheses[:_SHOWN_IDENTIFIERS]
+        written = {} if candidate is None else self.first.evidence(candidate, found.items[i])
         return Evidence(
-            identifiers=tuple(
-                GeneratedIdentifier(
-                    text=self.model.decode(h.tokens).strip(), logprob=h.logprob, score=h.score
-                )
-                for h in written
-            ),
+            **written,
             generation=None if candidate is None else candidate.score,
             verification=None if parts is None else float(scores[i]),
             parts={} if parts is None else parts.of(i),

@@ -91,9 +91,8 @@ def test_equals_brute_force_when_nothing_is_pruned(
             [
                 BeamConfig(num_beams=16, max_leaves_exact=0),
                 BeamConfig(num_beams=1, max_leaves_exact=16),
-                BeamConfig(num_beams=1, max_leaves_exact=16, pass_cost=0),
-                BeamConfig(num_beams=16, max_leaves_exact=3, pass_cost=1),
-                BeamConfig(num_beams=16, max_leaves_exact=5, pass_cost=0, debias=0.3),
+                BeamConfig(num_beams=16, max_leaves_exact=3),
+                BeamConfig(num_beams=16, max_leaves_exact=5, debias=0.3),
             ]
         )
     )
@@ -141,18 +140,66 @@ def plain_beam_search(
 ) -> list[Hypothesis]:
     """Beam search in words of one syllable: prefixes in a list, no trie, no cache."""
     null = {s: n for s, _, n in zip(*corpus, strict=True)}
+    names = {h.tokens: h for h in every}
     live: list[tuple[int, ...]] = [()]
     finished = []
     while live:
-        longer = {h.tokens[: len(live[0]) + 1] for h in every if h.tokens[: len(live[0])] in live}
-        finished += [h for h in every if h.tokens in longer]
+        longer = [(*p, t) for p in live for t in following(p, names)]
+        finished += [names[p] for p in longer if p in names]
         scores = {}
-        for prefix in (p for p in longer if p[-1] != EOS):
-            of = next(h.tokens for h in every if h.tokens[: len(prefix)] == prefix)
+        for prefix in (p for p in longer if p not in names):
+            of = next(t for t in names if t[: len(prefix)] == prefix)
             given_query = model.plain_logprob(prompt, prefix)
             scores[prefix] = given_query - sum(null[of][: len(prefix)])
-        live = sorted(scores, key=lambda p: -scores[p])[:beams]
+        picked = sorted(scores, key=lambda p: -scores[p])[:beams]
+        live = []
+        for prefix in picked:
+            while prefix not in names and len(following(prefix, names)) == 1:
+                prefix = (*prefix, *following(prefix, names))
+            if prefix in names:
+                finished.append(names[prefix])
+            else:
+                live.append(prefix)
     return finished
+
+
+def following(prefix: tuple[int, ...], names: Any) -> list[int]:
+    """Tokens that come next after a prefix in some identifier."""
+    n = len(prefix)
+    return sorted({t[n] for t in names if t[:n] == prefix and len(t) > n})
+
+
+@EXAMPLES
+@given(corpus=corpora(), allowed=subset, leaves=st.sampled_from([0, 16]))
+def test_local_scores_renormalise_at_every_choice(
+    tiny: Any, prompts: list[Prompt], corpus: Any, allowed: Any, leaves: int
+) -> None:
+    config = BeamConfig(num_beams=16, max_leaves_exact=leaves, score="local", debias=0.5)
+    [found] = constrained_beam_search(
+        tiny, prompts[:1], TokenTrie.build(*corpus), [allowed], config
+    )
+    every = brute_force(tiny, prompts[0], corpus, allowed)
+    names = {h.tokens: h for h in every}
+    expected = []
+    for h in every:
+        logprob = 0.0
+        for place, token in enumerate(h.tokens):
+            options = following(h.tokens[:place], names)
+            logprobs = [tiny.plain_logprob(prompts[0], (*h.tokens[:place], t)) for t in options]
+            logprob += logprobs[options.index(token)] - float(np.logaddexp.reduce(logprobs))
+        score = logprob - 0.5 * h.null_logprob
+        expected.append(Hypothesis(h.tokens, h.items, logprob, h.null_logprob, score))
+    assert_same(found, expected)
+
+
+def test_local_scores_need_no_pass_for_what_is_forced(counted: Any, prompts: list[Prompt]) -> None:
+    sequences = [(a, 3, 4, 8, 6, 9, EOS) for a in range(3, 13)]
+    config = BeamConfig(score="local")
+    [found] = constrained_beam_search(
+        counted, prompts[:1], TokenTrie.build(sequences, range(10)), None, config
+    )
+    assert len(found) == 10
+    assert counted.passes == 1
 
 
 def test_deleted_items_are_found_no_more(tiny: Any, prompts: list[Prompt]) -> None:
@@ -199,14 +246,26 @@ def test_few_identifiers_take_two_passes(counted: Any, prompts: list[Prompt]) ->
     assert counted.passes == 2  # the prompts, then all tails at once
 
 
-def test_shared_beginnings_are_stepped_through_once(counted: Any, prompts: list[Prompt]) -> None:
+def test_shared_beginnings_are_run_once(counted: Any, prompts: list[Prompt]) -> None:
     sequences = [(3, 4, 8, a, b, EOS) for a in range(3, 23) for b in (3, 4, 5)]
     trie = TokenTrie.build(sequences, range(60))
-    config = BeamConfig(pass_cost=16)
-    [found] = constrained_beam_search(counted, prompts[:1], trie, None, config)
+    [found] = constrained_beam_search(counted, prompts[:1], trie)
     assert len(found) == 60
-    # Prompt, the three shared tokens, the twenty middle ones; only then the packed tails.
-    assert counted.passes == 1 + 3 + 1 + 1
+    assert counted.passes == 2
+    # The prompt; three shared tokens, 20 middle ones, 60 last ones; end tokens are never fed.
+    assert counted.fed == 3 + 3 + 20 + 60
+
+
+def test_a_search_goes_from_choice_to_choice(counted: Any, prompts: list[Prompt]) -> None:
+    middle = (3, 4, 8, 6, 9, 10)
+    sequences = [(*middle, a, *middle, b, *middle, EOS) for a in (3, 4, 5) for b in (6, 7, 8)]
+    trie = TokenTrie.build(sequences, range(9))
+    config = BeamConfig(num_beams=9, max_leaves_exact=0)
+    [found] = constrained_beam_search(counted, prompts[:1], trie, None, config)
+    assert len(found) == 9
+    # 21 tokens: the prompt, the beginning, from the first choice to the second, the rest.
+    assert counted.passes == 4
+    assert counted.fed == 3 + 6 + 3 * 7 + 9 * 7
 
 
 def test_ties_are_broken_by_tokens(make_tiny: Any, prompts: list[Prompt]) -> None:
@@ -257,7 +316,8 @@ def test_faults_are_named(
         {"length_penalty": float("inf")},
         {"compat": "other"},
         {"num_hypotheses": 0},
-        {"pass_cost": -1},
+        {"score": "other"},
+        {"score": "local", "compat": "hf"},
     ],
 )
 def test_settings_are_checked(wrong: dict[str, Any]) -> None:

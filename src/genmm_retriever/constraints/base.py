@@ -117,6 +117,15 @@ class Constraint(Protocol[StateT]):
         """
         ...
 
+    def choose(self, state: StateT, rows: Tensor) -> StateT:
+        """The chosen rows, in that order.
+
+        Args:
+            state: Left as it was.
+            rows: [m], int64.
+        """
+        ...
+
     def forced(self, state: StateT) -> Forced[StateT]:
         """Follow each row for as long as a single token is legal.
 

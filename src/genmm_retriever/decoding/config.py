@@ -15,14 +15,13 @@ class BeamConfig:
 
     A hypothesis scores `(log p(tokens | query) - debias * log p(tokens | no query))`, divided
     by `length ** length_penalty` once it is finished; length counts the end token.
-    Probabilities are those of the full vocabulary, not renormalised over the legal tokens.
 
     Attributes:
         num_beams: Unfinished hypotheses that survive a step, for each query.
         debias: Weight of the unconditional log-probability; 0 ranks by plain likelihood, 1 by
             pointwise mutual information (as in TIGeR, arXiv 2406.05814).
         max_leaves_exact: Once at most this many identifiers are left under a query's beams,
-            none of them is pruned any more; 0 never stops pruning.
+            all of them are scored, in one pass; 0 never stops pruning.
         length_penalty: Exponent of the length; 0 leaves scores as they are.
         compat: "genmm" keeps every finished hypothesis and finishes exactly. "hf" takes the
             decisions of `transformers.generate` 5.x beam search step by step: the best
@@ -31,10 +30,9 @@ class BeamConfig:
         num_hypotheses: Hypotheses wanted for each query. None returns all that were finished
             (in "hf" num_beams). If given, beams that provably cannot be among them are
             dropped early ("genmm", length_penalty 0), which changes no result.
-        pass_cost: What one more forward pass costs beside its tokens, in tokens. Beams that
-            are finished exactly are stepped on together while shared beginnings save more
-            than this, and are then scored in one packed pass. 16 fits a small model on a CPU;
-            take thousands on a GPU. It changes the time, not the result.
+        score: "global" scores by the model's probabilities over its whole vocabulary, as
+            transformers and GENRE do. "local" renormalises over the legal tokens of each
+            step: a token without alternative is certain, so identifiers cost fewer passes.
 
     Raises:
         InputError: If a value is out of range.
@@ -46,10 +44,10 @@ class BeamConfig:
     length_penalty: float = 0.0
     compat: Literal["genmm", "hf"] = "genmm"
     num_hypotheses: int | None = None
-    pass_cost: int = 16
+    score: Literal["global", "local"] = "global"
 
     def __post_init__(self) -> None:
-        for name, least in (("num_beams", 1), ("max_leaves_exact", 0), ("pass_cost", 0)):
+        for name, least in (("num_beams", 1), ("max_leaves_exact", 0)):
             if getattr(self, name) < least:
                 raise InputError(
                     f"{name} is {getattr(self, name)}", f"give an integer of at least {least}"
@@ -62,3 +60,7 @@ class BeamConfig:
             raise InputError(f"length_penalty is {self.length_penalty}", "give a finite exponent")
         if self.compat not in ("genmm", "hf"):
             raise InputError(f"compat is {self.compat!r}", 'give "genmm" or "hf"')
+        if self.score not in ("global", "local"):
+            raise InputError(f"score is {self.score!r}", 'give "global" or "local"')
+        if self.score == "local" and self.compat == "hf":
+            raise InputError("transformers has no local score", 'give score="global"')

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic
 
 import torch
 from torch import Tensor
 
-from genmm_retriever.constraints.base import Constraint, StateT
+from genmm_retriever.constraints.base import Constraint, LegalTokens, StateT
 from genmm_retriever.errors import ModelError
-from genmm_retriever.models.base import DecodingState, log_normaliser
+from genmm_retriever.models.base import DecodingState
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,14 @@ class Live(Generic[StateT]):
     Attributes:
         model: The model's rows.
         constraint: The constraint's rows.
-        tokens: What each row has written, [n, t], int64.
+        tokens: What each row has written.
         logprob: Sum of log p(token | query), [n], float32.
         null: Sum of log p(token | no query), [n], float32.
     """
 
     model: DecodingState
     constraint: StateT
-    tokens: Tensor
+    tokens: list[tuple[int, ...]]
     logprob: Tensor
     null: Tensor
 
@@ -74,21 +76,28 @@ class Expansion:
     score: Tensor
 
 
-def expand(live: Live[StateT], constraint: Constraint[StateT], debias: float) -> Expansion:
+def expand(
+    live: Live[StateT], constraint: Constraint[StateT], debias: float, *, local: bool = False
+) -> Expansion:
     """Score every legal continuation; the vocabulary is neither sorted nor normalised.
+
+    Args:
+        live: The rows.
+        constraint: Says what is legal.
+        debias: Weight of the unconditional log-probability.
+        local: Whether probabilities are renormalised over the legal tokens of each row.
 
     Raises:
         ModelError: If the model's logits are NaN.
     """
     legal = constraint.legal(live.constraint)
-    logits = live.model.logits
-    normaliser = log_normaliser(logits)
-    step = logits[legal.rows, legal.tokens] - normaliser[legal.rows]
-    if bool(step.isnan().any()):
+    logits = live.model.logits[legal.rows, legal.tokens]
+    if bool(logits.isnan().any()):
         raise ModelError(
             "the model's logits are not numbers (NaN)", "load it in another dtype, or check it"
         )
-    logprob = live.logprob[legal.rows] + step
+    normaliser = _legal_normaliser(logits, legal) if local else live.model.normaliser
+    logprob = live.logprob[legal.rows] + logits - normaliser[legal.rows]
     null = live.null[legal.rows] + legal.null_logprobs
     return Expansion(
         rows=legal.rows,
@@ -101,32 +110,45 @@ def expand(live: Live[StateT], constraint: Constraint[StateT], debias: float) ->
     )
 
 
-def ranked(query: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-    """Order pairs by query and then by falling score; equal scores keep their order.
+def _legal_normaliser(logits: Tensor, legal: LegalTokens) -> Tensor:
+    """Log of the sum of exponentials over each row's legal tokens, [n]."""
+    rows = len(legal.offsets) - 1
+    best = torch.full((rows,), -torch.inf, device=logits.device)
+    best.scatter_reduce_(0, legal.rows, logits, "amax")
+    total = torch.zeros_like(best)
+    total.index_add_(0, legal.rows, (logits - best[legal.rows]).exp())
+    return best + total.log()
+
+
+def best_of_each(query: Tensor, score: Tensor, most: Tensor) -> Tensor:
+    """The best pairs of each query, ordered by query and then by falling score.
+
+    Equal scores keep their order. Only what may be among the best is sorted.
 
     Args:
-        query: [m], int64.
+        query: Ascending, [m], int64.
         score: [m], float32.
+        most: Pairs that each query keeps, [Q], int64.
 
     Returns:
-        The order, [m], and the rank of each entry of it within its query, from 0, [m].
+        Their places, int64.
     """
-    order = torch.sort(score, descending=True, stable=True).indices
-    order = order[torch.sort(query[order], stable=True).indices]
-    ordered = query[order].contiguous()
-    first = torch.searchsorted(ordered, ordered)
-    return order, torch.arange(len(order), device=order.device) - first
+    bounds = torch.searchsorted(query, torch.arange(len(most) + 1, device=query.device)).tolist()
+    chosen = []
+    for (first, end), wanted in zip(pairwise(bounds), most.tolist(), strict=True):
+        part = score[first:end]
+        places = torch.arange(first, end, device=score.device)
+        if len(part) > wanted:
+            least = part.topk(wanted).values[-1]
+            inside = torch.nonzero(part >= least).flatten()
+            part, places = part[inside], places[inside]
+        order = torch.sort(part, descending=True, stable=True).indices[:wanted]
+        chosen.append(places[order])
+    return torch.cat(chosen) if chosen else query[:0]
 
 
-def stepped(
-    live: Live[StateT], expansion: Expansion, picks: Tensor, state: StateT, model: DecodingState
-) -> Live[StateT]:
-    """The live rows after the picked continuations, with states that have been advanced."""
-    rows, tokens = expansion.rows[picks], expansion.tokens[picks]
-    return Live(
-        model=model,
-        constraint=state,
-        tokens=torch.cat([live.tokens[rows], tokens[:, None]], dim=1),
-        logprob=expansion.logprob[picks],
-        null=expansion.null[picks],
-    )
+def written(
+    live: Live[StateT], rows: Tensor, tails: Iterable[Sequence[int]]
+) -> list[tuple[int, ...]]:
+    """What rows have written once tails are appended."""
+    return [(*live.tokens[row], *tail) for row, tail in zip(rows.tolist(), tails, strict=True)]

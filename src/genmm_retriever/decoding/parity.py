@@ -19,9 +19,9 @@ from genmm_retriever.decoding.hypotheses import (
     Expansion,
     Hypothesis,
     Live,
+    best_of_each,
     expand,
-    ranked,
-    stepped,
+    written,
 )
 from genmm_retriever.models.base import MLLM
 
@@ -45,13 +45,13 @@ def transformers_beam_search(
     closed = torch.zeros(queries, dtype=torch.bool, device=live.logprob.device)
     while len(live.logprob):
         expansion = expand(live, constraint, config.debias)
-        order, rank = ranked(expansion.query, expansion.score)
-        order = order[rank < 2 * config.num_beams]
+        most = torch.full((queries,), 2 * config.num_beams, device=closed.device)
+        order = best_of_each(expansion.query, expansion.score, most)
         top = order[_rank(expansion, order) < config.num_beams]
         _finish(pools, live, expansion, top[expansion.finishes[top]], constraint, config)
         running = order[~expansion.finishes[order]]
         running = running[_rank(expansion, running) < config.num_beams]
-        length = live.tokens.shape[1] + 1
+        length = len(live.tokens[0]) + 1
         best = torch.full((queries,), -torch.inf, device=closed.device)
         best.scatter_reduce_(0, expansion.query[running], expansion.score[running], "amax")
         closed |= _closing(pools, best.tolist(), length, config).to(closed.device)
@@ -60,7 +60,13 @@ def transformers_beam_search(
             break
         rows, tokens = expansion.rows[picks], expansion.tokens[picks]
         state = constraint.advance(live.constraint, rows, tokens)
-        live = stepped(live, expansion, picks, state, model.step(live.model, rows, tokens))
+        live = Live(
+            model=model.step(live.model, rows, tokens),
+            constraint=state,
+            tokens=written(live, rows, tokens[:, None].tolist()),
+            logprob=expansion.logprob[picks],
+            null=expansion.null[picks],
+        )
     return [pool[: config.num_hypotheses] for pool in pools]
 
 
@@ -100,11 +106,10 @@ def _finish(
         return
     rows, tokens = expansion.rows[done], expansion.tokens[done]
     state = constraint.advance(live.constraint, rows, tokens)
-    written = torch.cat([live.tokens[rows], tokens[:, None]], dim=1).tolist()
-    scale = (live.tokens.shape[1] + 1) ** config.length_penalty
+    scale = (len(live.tokens[0]) + 1) ** config.length_penalty
     columns = (
         state.query.tolist(),
-        written,
+        written(live, rows, tokens[:, None].tolist()),
         constraint.documents(state),
         expansion.logprob[done].tolist(),
         expansion.null[done].tolist(),
@@ -112,7 +117,7 @@ def _finish(
     )
     for query, *rest in zip(*columns, strict=True):
         sequence, items, logprob, null, score = rest
-        pools[query].append(Hypothesis(tuple(sequence), items, logprob, null, score))
+        pools[query].append(Hypothesis(sequence, items, logprob, null, score))
     for pool in pools:
         pool.sort(key=lambda hypothesis: -hypothesis.score)
         del pool[config.num_beams :]

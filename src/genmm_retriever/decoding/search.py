@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from genmm_retriever.constraints.base import Constraint, StateT, Subsets
+from genmm_retriever.decoding.branches import Branches, to_next_choice, to_the_end
 from genmm_retriever.decoding.config import BeamConfig
 from genmm_retriever.decoding.hypotheses import (
     Expansion,
     Hypothesis,
     Live,
+    best_of_each,
     expand,
-    ranked,
-    stepped,
+    written,
 )
 from genmm_retriever.decoding.parity import transformers_beam_search
 from genmm_retriever.errors import InputError
-from genmm_retriever.models.base import MLLM, Prompt
+from genmm_retriever.models.base import MLLM, DecodingState, Prompt
 
 _SLACK = 1e-2
 """Room for rounding (float32 sums, bf16 models) before a beam is certified as hopeless."""
@@ -35,10 +36,11 @@ def constrained_beam_search(
 ) -> list[list[Hypothesis]]:
     """Let the model write the identifiers that the constraint allows, best ones first.
 
-    Each prompt is prefilled once. A step scores the legal tokens of all beams of all queries
-    at once and keeps the best unfinished ones of each query; a finished hypothesis leaves the
-    beam with its exact score and competes with all that finish later. Once few identifiers are
-    left under a query's beams, all of them are scored.
+    Each prompt is prefilled once. A step goes from choice to choice: it scores the legal tokens
+    of all beams of all queries at once, keeps the best unfinished ones of each query, and runs
+    these and all tokens that they force, up to the next choice, in one pass. A finished
+    hypothesis leaves the beam with its exact score and competes with all that finish later.
+    Once few identifiers are left under a query's beams, all of them are scored in that pass.
 
     The result is exact, that is equal to scoring every identifier, whenever nothing had to be
     pruned: if no step has more than `num_beams` unfinished continuations, or if the identifiers
@@ -71,15 +73,14 @@ def constrained_beam_search(
         device = state.logits.device
         start = constraint.start(len(prompts), subsets, device=device)
         zeros = torch.zeros(len(prompts), device=device)
-        empty = torch.zeros((len(prompts), 0), dtype=torch.int64, device=device)
-        live = Live(state, start, empty, zeros, zeros)
+        live = Live(state, start, [()] * len(prompts), zeros, zeros)
         if config.compat == "hf":
             return transformers_beam_search(model, live, constraint, config)
         return _Search(model, constraint, config, len(prompts), device).run(live)
 
 
 class _Search(Generic[StateT]):
-    """One search; holds what is finished and which queries are past pruning."""
+    """One search; holds what is finished."""
 
     def __init__(
         self,
@@ -92,60 +93,52 @@ class _Search(Generic[StateT]):
         self.model = model
         self.constraint = constraint
         self.config = config
-        self.queries = queries
+        self.local = config.score == "local"
         self.exact = torch.zeros(queries, dtype=torch.bool, device=device)
         self.finished: list[list[Hypothesis]] = [[] for _ in range(queries)]
 
     def run(self, live: Live[StateT]) -> list[list[Hypothesis]]:
         """Advance until no row is live."""
-        while len(live.logprob):
-            expansion = expand(live, self.constraint, self.config.debias)
+        while live.tokens:
+            expansion = expand(live, self.constraint, self.config.debias, local=self.local)
             self._finish(live, expansion)
             picks = self._select(live, expansion)
             rows, tokens = expansion.rows[picks], expansion.tokens[picks]
             state = self.constraint.advance(live.constraint, rows, tokens)
             hopeful = self._hopeful(expansion, picks, state)
             if hopeful is not None:
-                picks, rows, tokens = picks[hopeful], rows[hopeful], tokens[hopeful]
-                state = self.constraint.advance(live.constraint, rows, tokens)
-            at_once = self._at_once(state)
-            if bool(at_once.any()):
-                self._score_tails(live, expansion, picks[at_once])
-                picks, rows, tokens = picks[~at_once], rows[~at_once], tokens[~at_once]
-                state = self.constraint.advance(live.constraint, rows, tokens)
-            if not len(picks):
-                break
-            model = self.model.step(live.model, rows, tokens)
-            live = stepped(live, expansion, picks, state, model)
+                picks, state = picks[hopeful], self.constraint.choose(state, hopeful)
+            live = self._advance(live, expansion, picks, state)
         best = [sorted(one, key=lambda h: (-h.score, h.tokens)) for one in self.finished]
         return [one[: self.config.num_hypotheses] for one in best]
 
+    def _finish(self, live: Live[StateT], expansion: Expansion) -> None:
+        """Move continuations that are complete by one token to the finished ones."""
+        done = torch.nonzero(expansion.finishes).flatten()
+        if not len(done):
+            return
+        rows, tokens = expansion.rows[done], expansion.tokens[done]
+        state = self.constraint.advance(live.constraint, rows, tokens)
+        self._add(
+            state.query,
+            written(live, rows, tokens[:, None].tolist()),
+            self.constraint.documents(state),
+            expansion.logprob[done],
+            expansion.null[done],
+        )
+
     def _select(self, live: Live[StateT], expansion: Expansion) -> Tensor:
         """The unfinished continuations that stay live, ordered by query and falling score."""
-        self._mark_exact(live.constraint)
+        self.exact |= self._left(live.constraint) <= self.config.max_leaves_exact
         open_pairs = torch.nonzero(~expansion.finishes).flatten()
-        query = expansion.query[open_pairs]
-        order, rank = ranked(query, expansion.score[open_pairs])
-        keep = (rank < self.config.num_beams) | self.exact[query[order]]
-        return open_pairs[order[keep]]
+        most = torch.where(self.exact, len(open_pairs), self.config.num_beams)
+        best = best_of_each(expansion.query[open_pairs], expansion.score[open_pairs], most)
+        return open_pairs[best]
 
-    def _mark_exact(self, state: StateT) -> None:
-        """Stop pruning the queries under whose rows few identifiers are left."""
-        left = self._by_query(state.query, self.constraint.remaining(state))
-        self.exact |= left <= self.config.max_leaves_exact
-
-    def _at_once(self, state: StateT) -> Tensor:
-        """Rows of the queries whose tails should be scored now, [n], bool."""
-        self._mark_exact(state)
-        left = self._by_query(state.query, self.constraint.remaining(state))
-        rows = self._by_query(state.query, torch.ones_like(state.query))
-        # A step feeds a row's token once, a packed pass once for each tail that begins by it.
-        return (self.exact & (left - rows <= self.config.pass_cost))[state.query]
-
-    def _by_query(self, query: Tensor, values: Tensor) -> Tensor:
-        return torch.zeros(self.queries, dtype=values.dtype, device=values.device).index_add_(
-            0, query, values
-        )
+    def _left(self, state: StateT) -> Tensor:
+        """How many identifiers are left under the rows of each query, [Q]."""
+        left = torch.zeros(len(self.exact), dtype=torch.int64, device=self.exact.device)
+        return left.index_add_(0, state.query, self.constraint.remaining(state))
 
     def _hopeful(self, expansion: Expansion, picks: Tensor, state: StateT) -> Tensor | None:
         """Which picks may still become one of the wanted hypotheses; None if all may.
@@ -168,52 +161,64 @@ class _Search(Generic[StateT]):
         bar = torch.tensor(bars, device=state.query.device)[state.query]
         reach = expansion.score[picks]
         reach = reach - self.config.debias * self.constraint.least_null_logprob(state)
-        return reach >= bar - _SLACK
+        return torch.nonzero(reach >= bar - _SLACK).flatten()
 
-    def _finish(self, live: Live[StateT], expansion: Expansion) -> None:
-        """Move completed continuations to the finished ones."""
-        done = torch.nonzero(expansion.finishes).flatten()
-        if not len(done):
-            return
-        rows, tokens = expansion.rows[done], expansion.tokens[done]
-        state = self.constraint.advance(live.constraint, rows, tokens)
+    def _advance(
+        self, live: Live[StateT], expansion: Expansion, picks: Tensor, state: StateT
+    ) -> Live[StateT]:
+        """Run the picks to their next choices in one pass, and finish what is complete."""
+        few = self._left(state) <= self.config.max_leaves_exact
+        self.exact |= few
+        # Under "local" scores every choice is renormalised, so none can be passed over.
+        at_once = (few & (not self.local))[state.query]
+        stepping, ending = torch.nonzero(~at_once).flatten(), torch.nonzero(at_once).flatten()
+        branches, state_after = to_next_choice(
+            self.constraint, expansion, picks[stepping], self.constraint.choose(state, stepping)
+        )
+        if len(ending):
+            rest = self.constraint.choose(state, ending)
+            branches += to_the_end(self.constraint, expansion, picks[ending], rest)
+        model, logprob = self._run(live, branches)
+        tokens = written(live, branches.rows, branches.tails)
+        done, going = branches.which(end=True), branches.which(end=False)
         self._add(
-            state.query,
-            torch.cat([live.tokens[rows], tokens[:, None]], dim=1).tolist(),
-            self.constraint.documents(state),
-            expansion.logprob[done],
-            expansion.null[done],
+            branches.query[done],
+            [tokens[i] for i in done.tolist()],
+            [branches.items[i] for i in done.tolist()],
+            logprob[done],
+            branches.null[done],
+        )
+        return Live(
+            model=model,
+            constraint=state_after,
+            tokens=[tokens[i] for i in going.tolist()],
+            logprob=logprob[going],
+            null=branches.null[going],
         )
 
-    def _score_tails(self, live: Live[StateT], expansion: Expansion, picks: Tensor) -> None:
-        """Score every identifier under the picked continuations in one packed pass."""
-        rows, tokens = expansion.rows[picks], expansion.tokens[picks]
-        state = self.constraint.advance(live.constraint, rows, tokens)
-        completions = self.constraint.completions(state)
-        parents = rows[completions.rows]
-        first = tokens[completions.rows].tolist()
-        tails = [[one, *rest] for one, rest in zip(first, completions.tails, strict=True)]
-        scored = self.model.score_from(live.model, parents, tails)
-        logprob = torch.stack([tail.sum() for tail in scored]).to(live.logprob.device)
-        written = live.tokens[parents].tolist()
-        self._add(
-            state.query[completions.rows],
-            [before + tail for before, tail in zip(written, tails, strict=True)],
-            completions.items,
-            live.logprob[parents] + logprob,
-            expansion.null[picks][completions.rows] + completions.null_logprobs,
-        )
+    def _run(self, live: Live[StateT], branches: Branches) -> tuple[DecodingState, Tensor]:
+        """The model's rows behind the branches that go on, and log p(. | query) of them all."""
+        if not self.local:
+            model, sums = self.model.extend(
+                live.model, branches.rows, branches.tails, branches.ends
+            )
+            return model, live.logprob[branches.rows] + sums
+        # Forced tokens are certain, and what is complete needs no pass at all.
+        going = branches.which(end=False)
+        tails = [branches.tails[i] for i in going.tolist()]
+        model, _ = self.model.extend(live.model, branches.rows[going], tails, [False] * len(tails))
+        return model, branches.first
 
     def _add(
         self,
         query: Tensor,
-        tokens: list[list[int]],
+        tokens: list[tuple[int, ...]],
         items: list[tuple[int, ...]],
         logprob: Tensor,
         null: Tensor,
     ) -> None:
         columns = (query.tolist(), tokens, items, logprob.tolist(), null.tolist())
-        for of, written, named, given, unconditional in zip(*columns, strict=True):
+        for of, sequence, named, given, unconditional in zip(*columns, strict=True):
             score = given - self.config.debias * unconditional if self.config.debias else given
-            score /= len(written) ** self.config.length_penalty
-            self.finished[of].append(Hypothesis(tuple(written), named, given, unconditional, score))
+            score /= len(sequence) ** self.config.length_penalty
+            self.finished[of].append(Hypothesis(sequence, named, given, unconditional, score))

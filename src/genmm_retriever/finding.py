@@ -1,0 +1,106 @@
+"""The first stage: the model writes what leads to items, and candidates come out.
+
+What is written depends on the index: identifiers under a trie, or clues under an index of all
+passages. Each way is one object with the same two verbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genmm_retriever.building import TRIE_PREFIX
+from genmm_retriever.constraints.trie import TokenTrie
+from genmm_retriever.corpus.store import IndexReader
+from genmm_retriever.decoding.aggregate import Candidate, aggregate
+from genmm_retriever.decoding.config import BeamConfig
+from genmm_retriever.decoding.search import constrained_beam_search
+from genmm_retriever.describing import identify_prompt
+from genmm_retriever.models.base import MLLM
+from genmm_retriever.schema import GeneratedIdentifier, Item
+from genmm_retriever.verification import QueryView
+
+_SHOWN_IDENTIFIERS = 3
+_LEAVES_AT_ONCE = 64
+"""Identifiers left that are worth scoring exactly; on ten Flickr8k queries more found no more."""
+
+Rows = NDArray[np.int64]
+
+
+class Found(Protocol):
+    """A candidate of the first stage."""
+
+    @property
+    def row(self) -> int:
+        """The item."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """Higher is better, in nats; comparable within one query."""
+        ...
+
+
+class FirstStage(Protocol):
+    """From queries to candidates."""
+
+    def find(
+        self, queries: Sequence[QueryView], subsets: Sequence[Rows | None]
+    ) -> Sequence[Sequence[Found]]:
+        """Candidates of each query, best first.
+
+        Args:
+            queries: Q of them.
+            subsets: For each the rows that may be found, ascending, or None for all.
+        """
+        ...
+
+    def evidence(self, candidate: Found, item: Item) -> dict[str, Any]:
+        """What was written for a candidate, as fields of `Evidence`."""
+        ...
+
+
+class IdentifierStage:
+    """Identifiers written by a constrained beam search.
+
+    Args:
+        reader: The open index.
+        model: The model that the index was built with.
+        num_beams: Width of the search.
+        debias: Weight of the unconditional log-probability.
+    """
+
+    def __init__(self, reader: IndexReader, model: MLLM, *, num_beams: int, debias: float) -> None:
+        self.model = model
+        self.beam = BeamConfig(num_beams=num_beams, debias=debias, max_leaves_exact=_LEAVES_AT_ONCE)
+        self.trie = open_trie(reader)
+
+    def find(
+        self, queries: Sequence[QueryView], subsets: Sequence[Rows | None]
+    ) -> list[list[Candidate]]:
+        """Candidates of each query; see `FirstStage.find`."""
+        prompts = [identify_prompt(query.text, query.image, self.model) for query in queries]
+        found = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam)
+        return [aggregate(hypotheses) for hypotheses in found]
+
+    def evidence(self, candidate: Found, item: Item) -> dict[str, Any]:
+        """The best identifiers that led to a candidate."""
+        assert isinstance(candidate, Candidate)
+        return {
+            "identifiers": tuple(
+                GeneratedIdentifier(
+                    text=self.model.decode(h.tokens).strip(), logprob=h.logprob, score=h.score
+                )
+                for h in candidate.hypotheses[:_SHOWN_IDENTIFIERS]
+            )
+        }
+
+
+def open_trie(reader: IndexReader) -> TokenTrie:
+    """The trie of an open index; deleted items are not found in it."""
+    names = [name for name in reader.arrays() if name.startswith(TRIE_PREFIX)]
+    arrays = {name.removeprefix(TRIE_PREFIX): reader.array(name) for name in names}
+    return TokenTrie.from_arrays(arrays)
