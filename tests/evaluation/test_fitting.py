@@ -28,9 +28,7 @@ def queries(weights, *, count=120, candidates=40, seed=0):
 
 
 def parts_of(one):
-    from genmm_retriever.verification import Parts
-
-    return Parts(*one.parts.numpy().T)
+    return one.named()
 
 
 def test_what_made_the_judgements_is_found_again():
@@ -73,6 +71,86 @@ def test_queries_whose_answer_is_beyond_the_budget_do_not_stop_the_fit():
     seen = queries([2.0, 10.0, 9.0, 0.2], count=60)
     found = calibration.fit(seen, budget=2, debias=0.0)
     assert np.isfinite(list(found.to_json().values())).all()
+
+
+def with_words(seen, *, noise=1.0, seed=5):
+    """Words that tell the likelihood, up to noise."""
+    draw = np.random.default_rng(seed)
+    read = []
+    for one in seen:
+        told = one.parts[:, 0] + noise * torch.from_numpy(draw.normal(size=len(one.parts)))
+        read.append(Observed(one.parts, one.relevant, told))
+    return read
+
+
+def test_words_that_tell_the_likelihood_stand_in_for_it():
+    seen = with_words(queries([2.0, 10.0, 9.0, 0.2]))
+    found = calibration.fit(seen, budget=40, debias=0.0)
+    assert found.reads_words
+    # Half of the variance of such words is noise; next to the likelihood they say nothing.
+    assert found.words_likelihood / found.words_contrastive == pytest.approx(0.1, rel=0.5)
+    assert found.text_likelihood < 0.25 * found.likelihood
+    assert 0 < found.words_reach_margin < found.reach_margin
+    without = calibration.fit(queries([2.0, 10.0, 9.0, 0.2]), budget=40, debias=0.0)
+    assert not without.reads_words
+    assert not without.can_rule_out(True)
+
+
+def test_words_unread_in_one_query_have_no_weight():
+    seen = with_words(queries([2.0, 10.0, 9.0, 0.2], count=30))
+    seen[3] = Observed(seen[3].parts, seen[3].relevant)
+    assert not calibration.fit(seen, budget=40, debias=0.0).reads_words
+
+
+def reciprocal_rank(seen, weights, budget=16):
+    return calibration._mrr(seen, weights, budget)
+
+
+@pytest.mark.parametrize(
+    ("truth", "kept"),
+    [
+        ([2.0, 10.0, 9.0, 0.2], False),
+        # The likelihood and the cosine say the opposite of what is right.
+        ([-2.0, -10.0, 0.0, 0.3], False),
+        # Objects mislead, yet weigh at least a part of the cosine.
+        ([0.0, 8.0, -60.0, 0.3], True),
+    ],
+)
+def test_an_adversarial_verifier_is_never_worse_than_the_first_stage(truth, kept):
+    seen = queries(truth)
+    found = calibration.fit(seen, budget=16, debias=0.0)
+    assert reciprocal_rank(seen, found) >= reciprocal_rank(seen, None)
+    if kept:
+        assert (found.likelihood, found.contrastive, found.cheap_objects) == (0.0, 0.0, 0.0)
+        assert reciprocal_rank(seen, found) == reciprocal_rank(seen, None)
+        fresh = queries(truth, seed=1)
+        for one in fresh:
+            parts = one.named()
+            order = np.argsort(-parts.generation)
+            assert (np.diff(found.full(parts)[order]) <= 0).all()
+            assert (np.diff(found.unseen(parts)[order]) <= 0).all()
+
+
+def test_margins_lose_the_best_of_no_more_queries_than_agreed():
+    seen = with_words(queries([2.0, 10.0, 9.0, 0.2], count=200), noise=0.3)
+    found = calibration.fit(seen, budget=40, debias=0.0, level=0.9)
+    lost, looked = 0, []
+    for one in with_words(queries([2.0, 10.0, 9.0, 0.2], count=300, seed=9), noise=0.3, seed=6):
+        parts = one.named()
+        unseen, full = found.unseen(parts), found.full(parts)
+        order = np.argsort(-unseen, kind="stable")
+        reach = found.reach(unseen[order], True, full[order[:8]])
+        bar = np.sort(full)[-10]
+        kept = order[(reach >= bar) | (np.arange(40) < 8)]
+        lost += not set(np.flatnonzero(full >= bar)) <= set(kept)
+        looked.append(len(kept))
+    assert 0 < lost / 300 <= 0.1 + 0.04
+    assert np.mean(looked) < 36
+
+
+def test_too_few_queries_know_no_margin():
+    found = calibration.fit(queries([2.0, 10.0, 9.0, 0.2], count=15), budget=40, debias=0.0)
+    assert not found.can_rule_out(False)
 
 
 def test_nothing_to_fit_on():

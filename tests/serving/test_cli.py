@@ -109,6 +109,22 @@ def test_search_passes_its_options_on(genmm, index, words):
     assert opened == {"model": "m", "k": 3, "verify": "off", "num_beams": 7, "device": "cpu"}
 
 
+def test_budgets_are_passed_on(genmm, index, words):
+    code, _, err = genmm("search", index, "car", "--budget", "8,50ms")
+    assert code == 0, err
+    opened = next(call[2] for call in words.calls if call[0] == "from_index")
+    assert (opened["budget"], opened["budget_ms"]) == (8, 50.0)
+
+
+@pytest.mark.parametrize("name", ["search", "eval"])
+def test_broken_budgets_are_named(genmm, index, words, name, tmp_path):
+    queries = tmp_path / "q.jsonl"
+    queries.write_text('{"id": "q", "text": "car", "relevant": ["2"]}\n')
+    code, _, err = genmm(name, index, queries, "--budget", "soon")
+    assert code != 0
+    assert "soon" in err
+
+
 def test_search_text_shows_the_evidence_and_odd_names(genmm, index):
     code, out, _ = genmm("search", index, "green car")
     assert code == 0

@@ -138,6 +138,9 @@ def test_eval(genmm, built, tmp_path):
     assert code == 0, err
     assert json.loads(out)["queries"] == 2
     assert json.loads(out)["recall@1"] == json.loads(out)["unverified@1"]
+    code, out, err = genmm("eval", built, queries, "--limit", 1, "--budget", "9,5s", "-q", "--json")
+    assert code == 0, err
+    assert (json.loads(out)["budget"], json.loads(out)["budget_ms"]) == (9, 5000)
 
 
 def test_damage_is_named_and_exits_2(genmm, built):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from genmm_retriever.errors import InputError
-from genmm_retriever.serving.options import parse_cutoffs, parse_filters
+from genmm_retriever.serving.options import parse_budget, parse_cutoffs, parse_filters
 
 
 def test_filters():
@@ -30,3 +30,26 @@ def test_broken_cutoffs(text):
 
 def test_cutoffs():
     assert parse_cutoffs("10, 5,5,1") == (1, 5, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (None, {}),
+        ("1", {"budget": 1}),
+        (" 16 ", {"budget": 16}),
+        ("50ms", {"budget": None, "budget_ms": 50.0}),
+        ("0.5 s", {"budget": None, "budget_ms": 500.0}),
+        ("2s, 8", {"budget": 8, "budget_ms": 2000.0}),
+    ],
+)
+def test_budgets(text, found):
+    assert parse_budget(text) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1.5", "0ms", "50m", "ms", "16,", "16,16", "1s,2s", "9" * 30, "1e3"]
+)
+def test_broken_budgets(text):
+    with pytest.raises(InputError, match="16 or 50ms"):
+        parse_budget(text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,9 +59,51 @@ def test_a_model_brings_its_calibration_along():
     assert isinstance(made.likelihood, float)
 
 
-def test_json_and_back():
-    weights = Calibration(likelihood=1.25, bias=-0.5)
-    assert Calibration.of(SimpleNamespace(calibration=weights.to_json())) == weights
+@pytest.mark.parametrize("margin", [2.5, math.inf])
+def test_json_and_back(margin):
+    weights = Calibration(likelihood=1.25, bias=-0.5, words_reach_margin=margin)
+    written = json.dumps(weights.to_json(), allow_nan=False)
+    assert Calibration.of(SimpleNamespace(calibration=json.loads(written))) == weights
+    assert weights.can_rule_out(True) == math.isfinite(margin)
+    assert not weights.can_rule_out(False)
+
+
+def test_words_count_where_they_were_read():
+    weights = Calibration(
+        likelihood=1.0,
+        text_likelihood=0.5,
+        generation=0.0,
+        bias=0.0,
+        cheap_generation=0.0,
+        cheap_bias=-7.0,
+        words_likelihood=2.0,
+        words_contrastive=4.0,
+        words_objects=8.0,
+        words_generation=0.25,
+        words_bias=1.0,
+    )
+    some = Parts(
+        likelihood=np.array([1.0, NAN, 1.0]),
+        contrastive=np.array([0.0, 0.5, 0.0]),
+        objects=np.array([0.0, 0.25, 0.0]),
+        generation=np.array([-4.0, -4.0, -4.0]),
+        text_likelihood=np.array([3.0, 3.0, NAN]),
+    )
+    np.testing.assert_allclose(weights.full(some), [1 + 1.5, 1.5 + 5 + 1.25, 1.0])
+    np.testing.assert_allclose(weights.unseen(some), [1 + 6 - 1, 1 + 6 + 2 + 2 - 1, -7.0])
+    without = replace(some, text_likelihood=None)
+    np.testing.assert_allclose(weights.unseen(without), weights.cheap(without))
+    assert some.of(1) == {"text_likelihood": 3.0, "contrastive": 0.5, "objects": 0.25}
+
+
+def test_reach_is_the_level_of_the_first_and_the_margin():
+    weights = Calibration(
+        reach_slope=2.0, reach_margin=0.5, words_reach_slope=1.0, words_reach_margin=0.25
+    )
+    unseen, first = np.array([3.0, 1.0, 0.0]), np.array([7.0, 4.0])
+    # On average the first lie 1.5 above twice, and 3.5 above once, what was known before.
+    np.testing.assert_allclose(weights.reach(unseen, False, first), [8.0, 4.0, 2.0])
+    np.testing.assert_allclose(weights.reach(unseen, True, first), [6.75, 4.75, 3.75])
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=True), min_size=1))
