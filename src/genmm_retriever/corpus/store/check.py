@@ -9,11 +9,13 @@ from pathlib import Path
 
 from genmm_retriever.corpus.references import local_path
 from genmm_retriever.corpus.store import files
+from genmm_retriever.corpus.store.checksums import verify_file
 from genmm_retriever.corpus.store.database import Tables, chunks, connect_readonly
 from genmm_retriever.corpus.store.manifest import Manifest
 from genmm_retriever.corpus.store.publish import blob_names
 from genmm_retriever.corpus.store.reader import IndexReader
 from genmm_retriever.corpus.store.records import Problem
+from genmm_retriever.corpus.store.staged import staged_rows
 from genmm_retriever.errors import IndexDamagedError, IndexVersionError
 
 _RESTORE = "restore it from a backup, or build the index again with --overwrite"
@@ -87,6 +89,15 @@ def _contents(folder: Path, database: Path) -> Iterator[Problem]:
             yield Problem(str(database.relative_to(folder)), error.message, _RESTORE)
 
 
+def _staged_arrays(folder: Path, connection: sqlite3.Connection) -> Iterator[Problem]:
+    for name, entry in staged_rows(connection).values():
+        try:
+            if name is not None:
+                verify_file(folder / name, entry, full=True)
+        except IndexDamagedError as error:
+            yield Problem(name or "", error.message, _STAGING)
+
+
 def _staged(folder: Path) -> Iterator[Problem]:
     """The work in progress; a running writer holds it, then there is nothing to check."""
     path = folder / files.WORK
@@ -96,10 +107,14 @@ def _staged(folder: Path) -> Iterator[Problem]:
         uri = path.as_uri() + "?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.1)) as connection:
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != ("ok",):
-            yield Problem(files.WORK, str(found[0]), _STAGING)
+            if found != ("ok",):
+                yield Problem(files.WORK, str(found[0]), _STAGING)
+                return
+            yield from _staged_arrays(folder, connection)
     except sqlite3.OperationalError as error:
-        if "lock" not in str(error):
+        # After a kill within a transaction there is a journal, which the next writer plays back
+        # before it verifies the database; a check writes nothing.
+        if "lock" not in str(error) and "readonly" not in str(error):
             yield Problem(files.WORK, str(error), _STAGING)
     except sqlite3.DatabaseError as error:
         yield Problem(files.WORK, str(error), _STAGING)

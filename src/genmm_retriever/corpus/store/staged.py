@@ -8,6 +8,7 @@ one new container for each group that has such rows and carries all others over 
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterable
 
 import numpy as np
@@ -23,8 +24,15 @@ from genmm_retriever.corpus.store.groups import (
     group_of_file,
 )
 from genmm_retriever.corpus.store.staging import Staging
+from genmm_retriever.errors import IndexDamagedError
 
 _PIECE = 1 << 22
+
+
+def staged_rows(connection: sqlite3.Connection) -> dict[str, tuple[str | None, FileEntry]]:
+    """The staged arrays by name: their file, or None for one to be dropped, and its entry."""
+    found = connection.execute("SELECT name, file, size, sha256, blocks FROM staged_arrays")
+    return {name: (file, FileEntry(*entry)) for name, file, *entry in found.fetchall()}
 
 
 class Arrays:
@@ -127,7 +135,9 @@ class Arrays:
 
     def _write(self, file: str, arrays: dict[str, np.ndarray]) -> FileEntry:
         path = self._staging.folder / file
-        path.parent.mkdir(exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir()
+            files.sync_folder(path.parent.parent)
         found: list[FileEntry] = []
         files.write_atomically(path, lambda handle: found.append(write_container(handle, arrays)))
         self._maps.pop(file, None)
@@ -148,9 +158,7 @@ class Arrays:
         return {} if manifest is None or self._staging.fresh else manifest.files
 
     def _rows(self) -> dict[str, tuple[str | None, FileEntry]]:
-        sql = "SELECT name, file, size, sha256, blocks FROM staged_arrays"
-        found = self._staging.tables.run(sql).fetchall()
-        return {name: (file, FileEntry(*entry)) for name, file, *entry in found}
+        return staged_rows(self._staging.tables.connection)
 
     def _published(self) -> dict[str, str]:
         """File of each array of the published generation."""
@@ -181,7 +189,10 @@ class Arrays:
         """Whether a file has the very array, with as little reading as can be."""
         if file is None:
             return False
-        present = self._map(file)[name]
+        try:
+            present = self._map(file)[name]
+        except IndexDamagedError:
+            return False
         if present.dtype != array.dtype or present.shape != array.shape:
             return False
         if present.ctypes.data == array.ctypes.data:
