@@ -20,6 +20,8 @@ from genmm_retriever.constraints.ragged import Ints, gather_rows, offsets_of, ra
 from genmm_retriever.errors import InputError
 
 _KEY_BITS = 63
+_LEAST_NULL = -6e4
+"""What float16 can hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,10 @@ def build_radix(flat: Flat) -> RadixArrays:
     lengths = np.diff(flat.offsets)[leaves]
     starts = flat.offsets[leaves]
     tokens = gather_rows(flat.tokens, starts, lengths, np.int32)
-    null = gather_rows(np.clip(flat.null, -6e4, 0.0), starts, lengths, np.float16)
+    given = flat.null
+    if given.min(initial=0.0) < _LEAST_NULL or given.max(initial=0.0) > 0.0:
+        given = np.clip(given, _LEAST_NULL, 0.0)
+    null = gather_rows(given, starts, lengths, np.float16)
     item_rows, item_offsets = _leaf_items(np.cumsum(~again) - 1, flat.items[perm], len(leaves))
     offsets = offsets_of(lengths)
     nodes = _intervals(shared[~again])
@@ -325,7 +330,7 @@ def _least_null(nodes: _Nodes, null: NDArray[np.float16], offsets: Ints) -> NDAr
     """The lowest sum from each node to a leaf under it, [B], float32."""
     if len(offsets) == 1:
         return np.zeros(len(nodes.depth), dtype=np.float32)
-    total = ragged_sums(null, offsets[:-1], np.diff(offsets))
+    total = np.add.reduceat(null, offsets[:-1], dtype=np.float64)
     # reduceat takes pairs (low, high); the padding lets the last interval end at U.
     bounds = np.stack([nodes.low, nodes.high], axis=1).ravel()
     lowest = np.minimum.reduceat(np.append(total, np.inf), bounds)[::2]

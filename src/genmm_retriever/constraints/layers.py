@@ -19,7 +19,7 @@ from genmm_retriever.constraints.alive import (
     prefix_sums,
 )
 from genmm_retriever.constraints.base import Subsets
-from genmm_retriever.constraints.parts import ABSENT, TriePart
+from genmm_retriever.constraints.parts import TriePart
 from genmm_retriever.constraints.radix import RadixArrays
 from genmm_retriever.constraints.ragged import Ints
 from genmm_retriever.errors import IndexDamagedError
@@ -171,39 +171,6 @@ class Layers:
         if any(a.dtype != np.int64 or a.ndim != 1 for a in (dead, twin)):
             raise IndexDamagedError("the trie's tombstones are damaged", "build the index again")
         return cls(base, overlay, twin, dead)
-
-
-def find_twins(base: TriePart, overlay: TriePart) -> Ints:
-    """For each leaf of the overlay the equal one of the base, or -1, [leaves], int64.
-
-    Each is walked down the base edge by edge; the leaf it comes to is compared in full.
-    """
-    leaves = np.arange(overlay.arrays.leaves, dtype=np.int64)
-    lengths = overlay.lengths(leaves)
-    target = np.zeros(len(leaves), dtype=np.int64)
-    while True:
-        depth = base.arrays.node_depth[np.maximum(target, 0)].astype(np.int64)
-        target[(target >= 0) & (depth >= lengths)] = ABSENT
-        rows = np.flatnonzero(target >= 0)
-        if not len(rows):
-            break
-        tokens, _ = overlay.at(rows, depth[rows])
-        target[rows] = base.edge(torch.from_numpy(target[rows]), torch.from_numpy(tokens)).numpy()
-    rows = np.flatnonzero(target > ABSENT)
-    rows = rows[base.lengths(~target[rows]) == lengths[rows]]
-    zeros = np.zeros_like(rows)
-    equal = [
-        one == other
-        for one, other in zip(
-            overlay.spans(rows, zeros, lengths[rows]),
-            base.spans(~target[rows], zeros, lengths[rows]),
-            strict=True,
-        )
-    ]
-    rows = rows[np.array(equal, dtype=np.bool_)]
-    twin = np.full(len(leaves), -1, dtype=np.int64)
-    twin[rows] = ~target[rows]
-    return twin
 
 
 def _rows(subset: Sequence[int] | Ints) -> Ints:
