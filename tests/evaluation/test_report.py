@@ -59,6 +59,19 @@ def test_first_stage_is_judged_from_the_same_run(report):
     assert data["candidates@50"] == data["candidates@100"] == 100.0
 
 
+def test_verification_that_lost_is_named(report):
+    assert report.lost == ()
+    assert report.to_json()["verification_lost"] == []
+    assert "lost" not in report.to_text()
+    # The first stage had both right ones in front.
+    retriever = FromTable({"cat": ["c", "d", "e"], "dog": ["c", "d", "e"]})
+    worse = evaluate(retriever, [ask("cat", "e"), ask("dog", "e")], ks=(1, 3), progress=False)
+    assert worse.metrics["unverified@1"] == 100.0
+    assert worse.lost == ("recall@1",)
+    assert worse.to_json()["verification_lost"] == ["recall@1"]
+    assert "lost   recall@1: --verify off" in worse.to_text()
+
+
 def test_text_names_every_measure(report):
     text = report.to_text()
     for name in (*report.metrics, "queries", "p95"):

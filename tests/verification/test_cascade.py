@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmm_retriever.errors import InputError
+from genmm_retriever.models.base import ImagePart, Prompt, TextPart
 from genmm_retriever.verification import (
     Budget,
     Calibration,
@@ -112,6 +114,9 @@ def test_who_cannot_win_any_more_is_not_looked_at(scripted, make_views):
     assert looked_at(wide.verify(ASKED, make_views(generation), at_least=3)[1]) == set(range(12))
     off = LikelihoodVerifier(model, budget=None, calibration=weights, cascade=False)
     assert looked_at(off.verify(ASKED, make_views(generation), at_least=3)[1]) == set(range(40))
+    composed = QueryView("in red", ImagePart(features=torch.zeros(1)))
+    parts = verifier.verify(composed, make_views(generation), at_least=3)[1]
+    assert looked_at(parts) == set(range(40))
     deep = verifier.verify(ASKED, make_views(generation), at_least=REACH_DEPTH + 1)[1]
     assert looked_at(deep) == set(range(40))
 
@@ -174,8 +179,6 @@ def test_words_are_not_read_where_that_is_of_no_use(scripted, make_views):
 
 
 def test_a_model_that_cannot_count_reads_before_pixels_only(scripted, make_views, noise):
-    from genmm_retriever.models.base import ImagePart
-
     class Uncounted(scripted):
         encode_prompt = None
 
@@ -263,8 +266,6 @@ def test_hopeless_ones_that_were_looked_at_stay_above_the_others(scripted, make_
 
 
 def test_a_query_picture_is_looked_at_once(tiny_builtin, noise):
-    from genmm_retriever.models.base import ImagePart
-
     query = QueryView(image=ImagePart(features=tiny_builtin.encode_images([noise()])[0]))
     candidates = [CandidateView(f"thing {i % 9}", None, -1.0 * i) for i in range(20)]
     plain, whole = LikelihoodVerifier(tiny_builtin, budget=None).verify(query, candidates)
@@ -275,8 +276,6 @@ def test_a_query_picture_is_looked_at_once(tiny_builtin, noise):
 
 
 def test_the_words_of_a_real_model_are_scored_as_passages(tiny_builtin, noise):
-    from genmm_retriever.models.base import ImagePart, Prompt, TextPart
-
     features = tiny_builtin.encode_images([noise(seed=s) for s in range(3)])
     candidates = [
         CandidateView(words, ImagePart(features=one))
@@ -297,8 +296,6 @@ def test_the_words_of_a_real_model_are_scored_as_passages(tiny_builtin, noise):
 
 
 def test_pixels_are_opened_only_to_be_looked_at(tiny_builtin, noise):
-    from genmm_retriever.models.base import ImagePart
-
     opened = []
 
     def opening(seed):

@@ -66,6 +66,15 @@ class EvalReport:
     missing_relevant: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Recalls that were higher in the first stage's order than in the final one."""
+        return tuple(
+            name
+            for name, value in self.metrics.items()
+            if value < self.metrics.get(name.replace("recall@", "unverified@"), value)
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The report as `genmm eval --json` prints it."""
         timing = {
@@ -84,6 +93,7 @@ class EvalReport:
             },
             "recall": self.recall,
             "missing_relevant": self.missing_relevant,
+            "verification_lost": list(self.lost),
             **self.settings,
         }
 
@@ -97,6 +107,9 @@ class EvalReport:
             lines.append(f"{name:<18} {shown.format(value):>6}  95% {bounds}")
         timing = self.to_json()["seconds_per_query"]
         lines.append("seconds a query     " + "  ".join(f"{n} {s:.2f}" for n, s in timing.items()))
+        if self.lost:
+            lost = ", ".join(self.lost)
+            lines.append(f"verification lost   {lost}: --verify off orders these queries better")
         if self.missing_relevant:
             lines.append(f"not in the index    {self.missing_relevant} items, counted as missed")
         return "\n".join(lines)

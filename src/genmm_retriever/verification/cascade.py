@@ -58,9 +58,13 @@ class Cascade:
         self._candidates = candidates
         self._at_least = at_least
         self._timed = policy.budget.milliseconds is not None
-        # Margins are for text queries: a query picture is paid for once, whoever is asked.
+        # Margins are learned on words alone; and a query picture is paid for once, whoever
+        # is asked.
         self._may_rule_out = (
-            policy.cascade is not False and bool(query.text) and at_least <= REACH_DEPTH
+            policy.cascade is not False
+            and bool(query.text)
+            and query.image is None
+            and at_least <= REACH_DEPTH
         )
         self._chunked = self._timed or (
             self._may_rule_out and any(map(self._weights.can_rule_out, (False, True)))
