@@ -401,3 +401,11 @@ def test_shards_that_cannot_be_sorted_are_refused():
         build([((1, 2), 0)], 2**31)
     with pytest.raises(InputError):
         ClueIndex.build([], [0], [], vocab_size=0)
+
+
+def test_item_rows_are_those_with_a_living_passage():
+    index = ClueIndex.build([5, 7, 5], [0, 2, 2, 3], [12, 10, 12], vocab_size=16)
+    index = index.add([3], [0, 1], [4])
+    assert index.item_rows.tolist() == [4, 10, 12]
+    assert index.delete([12, 99]).item_rows.tolist() == [4, 10]
+    assert index.delete([4, 10, 12]).merged().item_rows.tolist() == []

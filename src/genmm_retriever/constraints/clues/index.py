@@ -193,6 +193,15 @@ class ClueIndex:
         return sum(kept.alive_passages for kept in self._shards)
 
     @property
+    def item_rows(self) -> I64:
+        """Items that have a passage, empty ones included, ascending."""
+        alive = [
+            kept.shard.items if kept.dead is None else kept.shard.items[~kept.dead]
+            for kept in self._shards
+        ]
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *alive]))
+
+    @property
     def shards(self) -> int:
         """How many shards there are."""
         return len(self._shards)
