@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from genmm_retriever.constraints.clues.jit import as_i32, as_u32, kernel
+from genmm_retriever.constraints.clues.jit import as_i32, as_i64, as_u32, kernel
 from genmm_retriever.constraints.clues.making import I32, I64, U64, popcount
 from genmm_retriever.constraints.clues.searching import (
     BITS,
     BWT,
+    PSI,
     ROWS,
+    STARTS,
     alive_before,
     appended,
     is_alive,
+    within,
 )
 
 NARROW, CHECKED, ROWS_A_TOKEN = 4096, 256, 128
 """Ranges of so many rows are scanned; of wider ones so many tokens of the model are looked up,
-or one for 256 rows, before they are scanned after all; without logits, above so many rows a
+or one for 128 rows, before they are scanned after all; without logits, above so many rows a
 token of the vocabulary, the whole vocabulary is looked up instead."""
-BLOCK = 64
-"""Logits under one maximum."""
-NOTHING = -(2**63)
+BLOCK, GROUP = 32, 16
+"""Logits under one maximum, and maxima under one of those."""
+STEP = 16
+"""Tokens that are looked up together."""
 OK, DAMAGED, FOREIGN = 0, 1, 2
 
 
@@ -42,6 +46,12 @@ def key_of(bits: int, token: int) -> int:
 
 
 @kernel
+def token_of(key: int) -> int:
+    """The token of a key."""
+    return 0xFFFFFFFF - (key & 0xFFFFFFFF)
+
+
+@kernel
 def scan(table: I64, low: I64, high: I64, vocab_size: int, counts: I64, seen: I64) -> int:
     """Count the alive symbols that follow one range; how many differ, -1 if one is too large.
 
@@ -50,22 +60,23 @@ def scan(table: I64, low: I64, high: I64, vocab_size: int, counts: I64, seen: I6
         low: First row in each shard, [S].
         high: Row behind the last, [S].
         vocab_size: Tokens.
-        counts: By token, zeros.
-        seen: Written, the tokens in any order.
+        counts: By symbol, zeros, [V + 1].
+        seen: Written, the symbols in any order, [V + 2].
     """
     found = 0
     for s in range(len(table)):
         bwt = as_u32(table[s, BWT], table[s, ROWS])
         every = table[s, BITS] == 0
         for i in range(low[s], high[s]):
-            token = np.int64(bwt[i]) - 1
-            if token >= 0 and (every or is_alive(table[s], i)):
-                if token >= vocab_size:
-                    return -1
-                if counts[token] == 0:
-                    seen[found] = token
-                    found += 1
-                counts[token] += 1
+            symbol = np.int64(bwt[i])
+            if symbol > vocab_size:
+                return -1
+            # Written first and kept if new: a branch would often be guessed wrongly.
+            number = counts[symbol]
+            here = 1 if every else np.int64(is_alive(table[s], i))
+            seen[found] = symbol
+            found += np.int64(number == 0) & here
+            counts[symbol] = number + here
     return found
 
 
@@ -87,22 +98,30 @@ def sift(heap: I64, size: int, place: int) -> None:
 
 
 @kernel
+def keep_largest(heap: I64, size: int, key: int, wanted: int) -> int:
+    """Offer a key to a heap of the `wanted` largest; its new size."""
+    if size < wanted:
+        heap[size] = key
+        size += 1
+        if size == wanted:
+            for place in range(size // 2 - 1, -1, -1):
+                sift(heap, size, place)
+    elif key > heap[0]:
+        heap[0] = key
+        sift(heap, size, 0)
+    return size
+
+
+@kernel
 def likeliest(seen: I64, found: int, logits: I32, wanted: int, heap: I64) -> int:
-    """Put the `wanted` likeliest of the tokens seen first in `heap`; how many."""
+    """Put the `wanted` likeliest of the symbols seen first in `heap`; how many."""
     size = 0
     for i in range(found):
-        key = key_of(logits[seen[i]], seen[i])
-        if size < wanted:
-            heap[size] = key
-            size += 1
-            if size == wanted:
-                for place in range(size // 2 - 1, -1, -1):
-                    sift(heap, size, place)
-        elif key > heap[0]:
-            heap[0] = key
-            sift(heap, size, 0)
+        if seen[i] > 0:
+            token = seen[i] - 1
+            size = keep_largest(heap, size, key_of(logits[token], token), wanted)
     for i in range(size):
-        heap[i] = 0xFFFFFFFF - (heap[i] & 0xFFFFFFFF)
+        heap[i] = token_of(heap[i]) + 1
     return size
 
 
@@ -110,7 +129,7 @@ def likeliest(seen: I64, found: int, logits: I32, wanted: int, heap: I64) -> int
 def emit(
     chosen: I64, size: int, counts: I64, bits: U64, tokens: I64, numbers: I64, place: int
 ) -> int:
-    """Write the chosen tokens in ascending order with their counts, from `place` on."""
+    """Write the chosen symbols as tokens, ascending, with their counts, from `place` on."""
     first, last = len(bits), -1
     for i in range(size):
         word = chosen[i] >> 6
@@ -121,48 +140,119 @@ def emit(
         bits[word] = np.uint64(0)
         while rest != 0:
             below = rest & (~rest + np.uint64(1))
-            token = word * 64 + popcount(below - np.uint64(1))
-            tokens[place] = token
-            numbers[place] = counts[token]
-            place += 1
+            symbol = word * 64 + popcount(below - np.uint64(1))
+            if symbol > 0:
+                tokens[place] = symbol - 1
+                numbers[place] = counts[symbol]
+                place += 1
             rest ^= below
     return place
 
 
 @kernel
-def occurrences(table: I64, low: I64, high: I64, token: int) -> int:
-    """How often a token follows one range in what is alive."""
+def block_maxima(logits: I32, maxima: I32, coarse: I32) -> None:
+    """The largest of each `BLOCK` logits, `ordered`, and of each `GROUP` blocks."""
+    for group in range(len(coarse)):
+        most = np.int32(-2147483648)
+        for block in range(group * GROUP, min(len(maxima), (group + 1) * GROUP)):
+            part = logits[block * BLOCK : (block + 1) * BLOCK]
+            best = np.int32(-2147483648)
+            for j in range(len(part)):
+                best = max(best, np.int32(ordered(part[j])))
+            maxima[block] = best
+            most = max(most, best)
+        coarse[group] = most
+
+
+@kernel
+def threshold(maxima: I32, least: int, heap: I64) -> int:
+    """The `least`-th of the maxima: so many logits reach it, and not many more."""
+    size = 0
+    for block in range(len(maxima)):
+        size = keep_largest(heap, size, np.int64(maxima[block]), least)
+    return heap[0] if size == least else -2147483648
+
+
+@kernel
+def between(logits: I32, maxima: I32, coarse: I32, value: int, above: int, keys: I64) -> int:
+    """The keys of the logits in [value, above), descending; how many."""
+    size = 0
+    for group in range(len(coarse)):
+        if coarse[group] < value:
+            continue
+        for block in range(group * GROUP, min(len(maxima), (group + 1) * GROUP)):
+            if maxima[block] < value:
+                continue
+            part = logits[block * BLOCK : (block + 1) * BLOCK]
+            for j in range(len(part)):
+                here = np.int64(ordered(part[j]))
+                keys[size] = (here << 32) | (0xFFFFFFFF - block * BLOCK - j)
+                size += np.int64(here >= value) & np.int64(here < above)
+    for place in range(size // 2 - 1, -1, -1):
+        sift(keys, size, place)
+    for last in range(size - 1, 0, -1):
+        keys[0], keys[last] = keys[last], keys[0]
+        sift(keys, last, 0)
+    return size
+
+
+@kernel
+def occurrences(table: I64, low: I64, high: I64, symbol: int) -> int:
+    """How often a symbol follows one range in what is alive."""
     total = 0
     for s in range(len(table)):
-        begin, end = appended(table[s], low[s], high[s], token + 1)
+        begin, end = appended(table[s], low[s], high[s], symbol)
         if begin < end:
             total += alive_before(table[s], end) - alive_before(table[s], begin)
     return total
 
 
 @kernel
-def block_best(logits: I32, block: int, below: int) -> int:
-    """Largest key of a block that is less than `below`."""
-    part = logits[block * BLOCK : (block + 1) * BLOCK]
-    best = NOTHING
-    base = 0xFFFFFFFF - block * BLOCK
-    for j in range(len(part)):
-        key = (np.int64(ordered(part[j])) << 32) | (base - j)
-        best = max(best, key if key < below else NOTHING)
-    return best
+def look_up(
+    table: I64, low: I64, high: I64, keys: I64, numbers: I64, first: I64, left: I64
+) -> None:
+    """How often each of a few tokens follows one range.
 
+    The binary searches go in step: what they wait for, memory, they wait for together.
 
-@kernel
-def bounds_of(logits: I32, bounds: I64, tops: I64) -> None:
-    """An upper bound of the keys of each block, and of each 64 blocks."""
-    for block in range(len(bounds)):
-        part = logits[block * BLOCK : (block + 1) * BLOCK]
-        best = np.int32(-2147483648)
-        for j in range(len(part)):
-            best = max(best, np.int32(ordered(part[j])))
-        bounds[block] = (np.int64(best) << 32) | 0xFFFFFFFF
-    for top in range(len(tops)):
-        tops[top] = bounds[top * 64 : (top + 1) * 64].max()
+    Args:
+        table: The shards.
+        low: First row in each shard, [S].
+        high: Row behind the last, [S].
+        keys: The tokens' keys, [K].
+        numbers: Written, how often each follows.
+        first: Room, [K].
+        left: Room, [K].
+    """
+    numbers[:] = 0
+    for s in range(len(table)):
+        if low[s] >= high[s]:
+            continue
+        rows = table[s, ROWS]
+        starts = as_i64(table[s, STARTS], 1 << 40)
+        psi = as_u32(table[s, PSI], rows)
+        most = 0
+        for k in range(len(keys)):
+            symbol = token_of(keys[k]) + 1
+            first[k] = starts[symbol]
+            left[k] = starts[symbol + 1] - first[k]
+            most = max(most, left[k])
+        while most > 1 and low[s] > 0:
+            for k in range(len(keys)):
+                half = left[k] >> 1
+                middle = min(first[k] + max(half, 1), rows) - 1
+                first[k] += half if psi[middle] < low[s] else 0
+                left[k] -= half
+            most -= most >> 1
+        for k in range(len(keys)):
+            symbol = token_of(keys[k]) + 1
+            end = starts[symbol + 1]
+            begin = first[k]
+            if begin < end and low[s] > 0 and psi[begin] < low[s]:
+                begin += 1
+            end = within(psi, begin, end, low[s], high[s], rows)
+            if begin < end:
+                numbers[k] += alive_before(table[s], end) - alive_before(table[s], begin)
 
 
 @kernel
@@ -175,55 +265,52 @@ def probe(
     patience: int,
     counts: I64,
     chosen: I64,
-    bounds: I64,
-    tops: I64,
+    maxima: I32,
+    coarse: I32,
+    keys: I64,
+    room: I64,
 ) -> int:
     """Look up the model's tokens, likeliest first, until `wanted` of them follow one range.
 
     Returns:
         How many were found, their counts entered into `counts`; -1 - that number if after
-        `patience` tokens that is less than `wanted`.
+        `patience` tokens or so that is less than `wanted`.
     """
-    bounds_of(logits, bounds, tops)
-    found, looked, last = 0, 0, 2**63 - 1
-    while found < wanted:
-        top = 0
-        for i in range(1, len(tops)):
-            if tops[i] > tops[top]:
-                top = i
-        bound = tops[top]
-        if bound == NOTHING:
-            break
-        block = top * 64
-        while bounds[block] != bound:
-            block += 1
-        best = block_best(logits, block, last)
-        bounds[block] = best
-        if best == bound:
-            if looked == patience:
+    block_maxima(logits, maxima, coarse)
+    found, looked, least, above = 0, 0, wanted + wanted // 2, 2**31
+    while found < wanted and looked < len(logits):
+        if 2 * least < len(coarse):
+            value = threshold(coarse, least, keys)
+        else:
+            value = threshold(maxima, least, keys)
+        size = between(logits, maxima, coarse, value, above, keys)
+        for begin in range(0, size, STEP):
+            if found == wanted:
+                break
+            if looked >= patience:
                 return -1 - found
-            looked += 1
-            last = best
-            bounds[block] = best - 1
-            token = 0xFFFFFFFF - (best & 0xFFFFFFFF)
-            number = occurrences(table, low, high, token)
-            if number > 0:
-                counts[token] = number
-                chosen[found] = token
-                found += 1
-        tops[top] = bounds[top * 64 : (top + 1) * 64].max()
+            some = keys[begin : min(size, begin + STEP)]
+            look_up(table, low, high, some, room[0, : len(some)], room[1], room[2])
+            looked += len(some)
+            for k in range(len(some)):
+                if room[0, k] > 0 and found < wanted:
+                    symbol = token_of(some[k]) + 1
+                    counts[symbol] = room[0, k]
+                    chosen[found] = symbol
+                    found += 1
+        least, above = least * 3, value
     return found
 
 
 @kernel
-def every_token(table: I64, low: I64, high: I64, vocab_size: int, counts: I64, seen: I64) -> int:
-    """Look up the whole vocabulary behind one range; how many tokens follow it."""
+def look_up_all(table: I64, low: I64, high: I64, counts: I64, seen: I64) -> int:
+    """Look up the whole vocabulary behind one range; how many symbols follow it."""
     found = 0
-    for token in range(vocab_size):
-        number = occurrences(table, low, high, token)
+    for symbol in range(1, len(counts)):
+        number = occurrences(table, low, high, symbol)
         if number > 0:
-            counts[token] = number
-            seen[found] = token
+            counts[symbol] = number
+            seen[found] = symbol
             found += 1
     return found
 
@@ -240,8 +327,9 @@ def next_tokens(
     seen: I64,
     bits: U64,
     chosen: I64,
-    bounds: I64,
-    tops: I64,
+    maxima: I32,
+    coarse: I32,
+    keys: I64,
     offsets: I64,
     tokens: I64,
     numbers: I64,
@@ -255,12 +343,13 @@ def next_tokens(
         logits: Address of the logits, float32, [n, V]; 0 for all tokens, whatever `wanted` is.
         wanted: How many tokens a range at most.
         limits: `NARROW`, `CHECKED`, `ROWS_A_TOKEN`; no answer depends on them.
-        counts: Zeros, [V]; zeros again afterwards, as `bits`.
-        seen: Room, [V].
+        counts: Zeros, [V + 1]; zeros again afterwards, as `bits`.
+        seen: Room, [V + 2].
         bits: Zeros, [V // 64 + 1].
-        chosen: Room, [min(wanted, V)].
-        bounds: Room, one for each `BLOCK` logits.
-        tops: Room, one for each 64 blocks.
+        chosen: Room, [wanted + 1].
+        maxima: Room, one for each `BLOCK` logits.
+        coarse: Room, one for each `GROUP` of these.
+        keys: Room, [V + 1].
         offsets: Written, [n + 1].
         tokens: Written, ascending within a range.
         numbers: Written, their counts.
@@ -268,9 +357,10 @@ def next_tokens(
     Returns:
         `OK`, `DAMAGED` if a shard contradicts itself, `FOREIGN` if ranges exceed the shards.
     """
-    vocab_size, place = len(counts), 0
+    vocab_size, place = len(counts) - 1, 0
     narrow, checked, rows_a_token = limits
     offsets[0] = 0
+    room = np.empty((3, STEP), np.int64)
     for i in range(len(low)):
         width = 0
         for s in range(len(table)):
@@ -280,9 +370,20 @@ def next_tokens(
         row = as_i32(logits + 4 * i * vocab_size if logits else 0, vocab_size)
         found = -1
         if logits and width > narrow:
-            patience = max(checked, width // 256)
+            patience = max(checked, width // 128)
             found = probe(
-                table, low[i], high[i], row, wanted, patience, counts, chosen, bounds, tops
+                table,
+                low[i],
+                high[i],
+                row,
+                wanted,
+                patience,
+                counts,
+                chosen,
+                maxima,
+                coarse,
+                keys,
+                room,
             )
             if found < 0:
                 for k in range(-1 - found):
@@ -292,8 +393,8 @@ def next_tokens(
             for k in range(found):
                 counts[chosen[k]] = 0
         else:
-            if not logits and width > rows_a_token * vocab_size:
-                found = every_token(table, low[i], high[i], vocab_size, counts, seen)
+            if width > rows_a_token * vocab_size:
+                found = look_up_all(table, low[i], high[i], counts, seen)
             else:
                 found = scan(table, low[i], high[i], vocab_size, counts, seen)
             if found < 0:

@@ -29,6 +29,21 @@ def lower(psi: U32, begin: int, end: int, row: int) -> int:
 
 
 @kernel
+def within(psi: U32, first: int, end: int, low: int, high: int, rows: int) -> int:
+    """The entry behind those of `psi[first:end]` below `high`; all are `low` or more."""
+    if high == rows:
+        return end
+    limit, step = min(end, first + high - low), 1
+    if first >= limit or psi[first] >= high:
+        return first
+    # There are often few, on the same line of memory.
+    while first + step < limit and psi[first + step] < high:
+        first += step
+        step *= 2
+    return lower(psi, first + 1, min(first + step, limit), high)
+
+
+@kernel
 def appended(shard: I64, low: int, high: int, symbol: int) -> tuple[int, int]:
     """The range of a shard after a symbol is appended; empty ranges are (0, 0)."""
     starts = as_i64(shard[STARTS], symbol + 2)
@@ -37,11 +52,8 @@ def appended(shard: I64, low: int, high: int, symbol: int) -> tuple[int, int]:
         return 0, 0
     psi = as_u32(shard[PSI], shard[ROWS])
     first = lower(psi, begin, end, low) if low > 0 else begin
-    if first == end or psi[first] >= high:
-        return 0, 0
-    if high == shard[ROWS]:
-        return first, end
-    return first, lower(psi, first + 1, min(end, first + high - low), high)
+    end = within(psi, first, end, low, high, shard[ROWS])
+    return (first, end) if first < end else (0, 0)
 
 
 @kernel
