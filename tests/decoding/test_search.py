@@ -202,6 +202,48 @@ def test_local_scores_need_no_pass_for_what_is_forced(counted: Any, prompts: lis
     assert counted.passes == 1
 
 
+@EXAMPLES
+@given(
+    corpus=corpora(),
+    allowed=subset,
+    beams=st.integers(1, 3),
+    wanted=st.none() | st.integers(1, 5),
+    debias=st.sampled_from([0, 0.5, 2]),
+)
+def test_what_is_called_proven_is_exact(
+    tiny: Any,
+    prompts: list[Prompt],
+    corpus: Any,
+    allowed: Any,
+    beams: int,
+    wanted: int | None,
+    debias: float,
+) -> None:
+    config = BeamConfig(num_beams=beams, max_leaves_exact=2, debias=debias, num_hypotheses=wanted)
+    [found] = constrained_beam_search(
+        tiny, prompts[:1], TokenTrie.build(*corpus), [allowed], config
+    )
+    every = brute_force(tiny, prompts[0], corpus, allowed, debias)
+    exact = [h.score for h in every[: found.proven]]
+    assert [h.score for h in found[: found.proven]] == pytest.approx(exact, abs=4e-4)
+    if len(every) <= 2:
+        assert found.proven == len(found)
+
+
+def test_a_likely_winner_is_proven_by_a_narrow_beam(tiny: Any, prompts: list[Prompt]) -> None:
+    first = [tiny.plain_logprob(prompts[0], (t,)) for t in range(3, VOCAB)]
+    order = [int(t) + 3 for t in np.argsort(first)[::-1]]
+    # The likeliest token ends at once; what is unlikely goes on, and can only fall.
+    sequences = [(order[0], EOS), *((t, a, EOS) for t in order[-4:] for a in (5, 6))]
+    config = BeamConfig(num_beams=2, max_leaves_exact=0, debias=0)
+    [found] = constrained_beam_search(
+        tiny, prompts[:1], TokenTrie.build(sequences, range(9)), None, config
+    )
+    assert len(found) < 9
+    assert found[0].tokens == (order[0], EOS)
+    assert found.proven >= 1
+
+
 def test_deleted_items_are_found_no_more(tiny: Any, prompts: list[Prompt]) -> None:
     trie = TokenTrie.build([(5, EOS), (5, 6, EOS), (7, EOS)], [0, 1, 2])
     live = np.array([0, 2])

@@ -34,6 +34,19 @@ class Hypothesis:
     score: float
 
 
+class Ranking(list[Hypothesis]):
+    """The hypotheses of one query, best first.
+
+    Attributes:
+        proven: How many of the first are certainly the best of all identifiers that the
+            constraint allows, though not all were scored.
+    """
+
+    def __init__(self, hypotheses: Iterable[Hypothesis] = (), proven: int = 0) -> None:
+        super().__init__(hypotheses)
+        self.proven = proven
+
+
 @dataclass(eq=False)
 class Live(Generic[StateT]):
     """The unfinished hypotheses of all queries, n rows, ordered by query.

@@ -19,6 +19,7 @@ from genmm_retriever.decoding.hypotheses import (
     Expansion,
     Hypothesis,
     Live,
+    Ranking,
     best_of_each,
     expand,
     written,
@@ -28,7 +29,7 @@ from genmm_retriever.models.base import MLLM
 
 def transformers_beam_search(
     model: MLLM, live: Live[StateT], constraint: Constraint[StateT], config: BeamConfig
-) -> list[list[Hypothesis]]:
+) -> list[Ranking]:
     """Search as transformers does.
 
     Args:
@@ -38,7 +39,8 @@ def transformers_beam_search(
         config: `num_beams`, `debias` (0 in transformers) and `length_penalty` (1 there).
 
     Returns:
-        For each query at most `num_hypotheses` (or num_beams) hypotheses, best first.
+        For each query at most `num_hypotheses` (or num_beams) hypotheses, best first; none of
+        them is called proven.
     """
     queries = len(live.logprob)
     pools: list[list[Hypothesis]] = [[] for _ in range(queries)]
@@ -67,7 +69,7 @@ def transformers_beam_search(
             logprob=expansion.logprob[picks],
             null=expansion.null[picks],
         )
-    return [pool[: config.num_hypotheses] for pool in pools]
+    return [Ranking(pool[: config.num_hypotheses]) for pool in pools]
 
 
 def _rank(expansion: Expansion, ordered: Tensor) -> Tensor:

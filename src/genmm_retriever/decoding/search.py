@@ -15,6 +15,7 @@ from genmm_retriever.decoding.hypotheses import (
     Expansion,
     Hypothesis,
     Live,
+    Ranking,
     best_of_each,
     expand,
     written,
@@ -33,7 +34,7 @@ def constrained_beam_search(
     constraint: Constraint[StateT],
     subsets: Subsets | None = None,
     config: BeamConfig | None = None,
-) -> list[list[Hypothesis]]:
+) -> list[Ranking]:
     """Let the model write the identifiers that the constraint allows, best ones first.
 
     Each prompt is prefilled once. A step goes from choice to choice: it scores the legal tokens
@@ -55,7 +56,7 @@ def constrained_beam_search(
 
     Returns:
         For each query its hypotheses, best first; equal scores in order of their tokens. Empty
-        where the subset is empty.
+        where the subset is empty. `Ranking.proven` says how many of the first are exact.
 
     Raises:
         InputError: If there is not one subset a query.
@@ -80,7 +81,7 @@ def constrained_beam_search(
 
 
 class _Search(Generic[StateT]):
-    """One search; holds what is finished."""
+    """One search; holds what is finished, and how good that may be which was given up."""
 
     def __init__(
         self,
@@ -96,8 +97,9 @@ class _Search(Generic[StateT]):
         self.local = config.score == "local"
         self.exact = torch.zeros(queries, dtype=torch.bool, device=device)
         self.finished: list[list[Hypothesis]] = [[] for _ in range(queries)]
+        self.missed = torch.full((queries,), -torch.inf, device=device)
 
-    def run(self, live: Live[StateT]) -> list[list[Hypothesis]]:
+    def run(self, live: Live[StateT]) -> list[Ranking]:
         """Advance until no row is live."""
         while live.tokens:
             expansion = expand(live, self.constraint, self.config.debias, local=self.local)
@@ -109,8 +111,16 @@ class _Search(Generic[StateT]):
             if hopeful is not None:
                 picks, state = picks[hopeful], self.constraint.choose(state, hopeful)
             live = self._advance(live, expansion, picks, state)
-        best = [sorted(one, key=lambda h: (-h.score, h.tokens)) for one in self.finished]
-        return [one[: self.config.num_hypotheses] for one in best]
+        return [
+            self._ranked(one, missed)
+            for one, missed in zip(self.finished, self.missed.tolist(), strict=True)
+        ]
+
+    def _ranked(self, finished: list[Hypothesis], missed: float) -> Ranking:
+        best = sorted(finished, key=lambda h: (-h.score, h.tokens))[: self.config.num_hypotheses]
+        # Rounding must not prove what is a tie.
+        bar = missed + _SLACK
+        return Ranking(best, proven=sum(h.score >= bar for h in best))
 
     def _finish(self, live: Live[StateT], expansion: Expansion) -> None:
         """Move continuations that are complete by one token to the finished ones."""
@@ -133,7 +143,22 @@ class _Search(Generic[StateT]):
         open_pairs = torch.nonzero(~expansion.finishes).flatten()
         most = torch.where(self.exact, len(open_pairs), self.config.num_beams)
         best = best_of_each(expansion.query[open_pairs], expansion.score[open_pairs], most)
+        if len(best) < len(open_pairs):
+            pruned = torch.ones(len(open_pairs), dtype=torch.bool, device=best.device)
+            pruned[best] = False
+            self._give_up(live, expansion, open_pairs[pruned])
         return open_pairs[best]
+
+    def _give_up(self, live: Live[StateT], expansion: Expansion, pairs: Tensor) -> None:
+        """Remember the best score that anything under these pairs can reach."""
+        # What is under a pair is under its row, so the row's bound holds for it too.
+        least = live.null + self.constraint.least_null_logprob(live.constraint)
+        reach = expansion.logprob[pairs]
+        if self.config.debias:
+            reach = reach - self.config.debias * least[expansion.rows[pairs]]
+        if self.config.length_penalty:
+            reach = torch.full_like(reach, torch.inf)
+        self.missed.scatter_reduce_(0, expansion.query[pairs], reach, "amax")
 
     def _left(self, state: StateT) -> Tensor:
         """How many identifiers are left under the rows of each query, [Q]."""
@@ -161,7 +186,9 @@ class _Search(Generic[StateT]):
         bar = torch.tensor(bars, device=state.query.device)[state.query]
         reach = expansion.score[picks]
         reach = reach - self.config.debias * self.constraint.least_null_logprob(state)
-        return torch.nonzero(reach >= bar - _SLACK).flatten()
+        hopeless = reach < bar - _SLACK
+        self.missed.scatter_reduce_(0, state.query[hopeless], reach[hopeless], "amax")
+        return torch.nonzero(~hopeless).flatten()
 
     def _advance(
         self, live: Live[StateT], expansion: Expansion, picks: Tensor, state: StateT
