@@ -66,8 +66,9 @@ def fill(writer, batch=4, pause=0.0):
     records = writer.identifiers()
     writer.put_array("tokens", np.array([r.tokens for r in records], dtype=np.int32).reshape(-1, 3))
     writer.put_array("live/rows", writer.live_rows())
-    writer.put_array("fixed/part/numbers", np.arange(3000))
-    writer.put_array("fixed/part/empty", np.zeros((0, 2), dtype=np.float32))
+    writer.put_array("live/count", np.array(len(writer.live_rows())))
+    fixed = {"numbers": np.arange(3000), "empty": np.zeros((0, 2), dtype=np.float32)}
+    writer.put_arrays({f"fixed/part/{name}": array for name, array in fixed.items()})
     writer.put_json("scheme", {"clusters": ["group"]})
 
 
@@ -75,8 +76,7 @@ def build(folder, count=24, pause=0.0):
     with IndexWriter.create(folder, SETTINGS) as writer:
         writer.stage_items(item(n) for n in range(count))
         fill(writer, pause=pause)
-        writer.put_array("first/one", np.ones(5))
-        writer.put_array("first/deep/two", np.full(5, 2.0))
+        writer.put_arrays({"first/one": np.ones(5), "first/deep/two": np.full(5, 2.0)})
         writer.publish()
 
 
@@ -122,7 +122,7 @@ def die_at(step):
 
         return call
 
-    for name in ("replace", "unlink", "mkdir"):
+    for name in ("replace", "unlink", "mkdir", "hardlink_to"):
         setattr(Path, name, dying(getattr(Path, name)))
     os.fsync = dying(os.fsync)
     shutil.rmtree = dying(shutil.rmtree)

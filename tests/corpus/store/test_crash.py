@@ -90,7 +90,7 @@ def test_killed_at_random_and_resumed_it_ends_with_the_same_index(tmp_path, buil
 @posix
 @pytest.mark.parametrize(
     "step",
-    [0, 2, 5, 14, 58, 66, 84, 96, 111, 112, 113, 140, 147, 152, 161, 163, 188, 190],
+    [0, 2, 5, 14, 58, 66, 84, 93, 105, 111, 112, 113, 141, 151, 155, 158, 164, 166, 196],
 )
 def test_killed_at_a_file_operation_and_resumed(tmp_path, builder, expected, step):
     folder = tmp_path / "x"
@@ -240,9 +240,7 @@ def test_a_full_disk_loses_nothing(index, builder, limit):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-@pytest.mark.parametrize(
-    "victim", ["manifest.json.tmp", "000002-.safetensors.tmp", "000002-live.safetensors.tmp"]
-)
+@pytest.mark.parametrize("victim", ["manifest.json.tmp", "000002-live.safetensors.tmp"])
 def test_a_write_that_fails_while_publishing(index, builder, monkeypatch, code, victim):
     before = contents(index)
     original = Path.open

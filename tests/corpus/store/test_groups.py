@@ -183,6 +183,39 @@ def test_names(tmp_path):
     }
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_group_that_comes_whole_is_written_once(folder, monkeypatch, links):
+    def no_links(self, target):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", no_links)
+    whole = {"new/x": np.arange(3), "new/y": np.ones(2), "a/x": np.zeros(1)}
+    with IndexWriter.open(folder) as writer:
+        writer.put_arrays(whole)
+        staged = {path.stat().st_ino for path in (folder / "staging" / "arrays").iterdir()}
+        assert len(staged) == 2
+        with pytest.raises(InputError, match="type"):
+            writer.put_arrays({"new/x": np.zeros(1), "new/z": np.array(["text"])})
+        writer.publish()
+        new = folder / "arrays" / "000002-new.safetensors"
+        assert (new.stat().st_ino in staged) == links
+        assert new.stat().st_nlink == 1
+        # A part of a group does not become the group.
+        assert (folder / "arrays" / "000002-a.safetensors").stat().st_ino not in staged
+        writer.put_arrays({"new/x": np.zeros(4), "new/y": np.zeros(4)})
+        writer.put_array("new/y", np.full(4, 7.0))
+        writer.put_array("new/y", np.ones(2))
+        writer.publish()
+    found = read(folder)
+    assert sorted(found) == ["a/x", "a/y", "b/c/z", "new/x", "new/y", "w"]
+    assert found["new/x"].tolist() == [0, 0, 0, 0]
+    assert found["new/y"].tolist() == [1, 1]
+    assert found["a/x"].tolist() == [0]
+    assert found["a/y"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert check_index(folder) == []
+
+
 def test_a_disk_that_is_full_while_an_array_is_put(folder, monkeypatch):
     original = Path.open
 
@@ -377,6 +410,11 @@ class ArrayChanges(RuleBasedStateMachine):
     def put(self, name, value):
         self.writer.put_array(name, np.arange(value, dtype=np.int16))
         self.next[name] = list(range(value))
+
+    @rule(values=st.dictionaries(NAMES, st.integers(0, 2)))
+    def put_several(self, values):
+        self.writer.put_arrays({n: np.arange(v, dtype=np.int16) for n, v in values.items()})
+        self.next.update((name, list(range(value))) for name, value in values.items())
 
     @rule(prefix=PREFIXES)
     def drop(self, prefix):

@@ -11,7 +11,7 @@ from genmm_retriever.corpus.store.files import ARRAYS
 from genmm_retriever.errors import InputError
 
 _PLAIN = frozenset(string.ascii_lowercase + string.digits + "_-.")
-_SUFFIX = ".safetensors"
+SUFFIX = ".safetensors"
 _LONGEST = 200
 
 
@@ -34,7 +34,7 @@ def group_file(generation: int, group: str) -> str:
     """
     # Capitals are quoted too: some file systems take "A" and "a" for the same name.
     quoted = "".join(c if c in _PLAIN else f"%{ord(c):02x}" for c in group)
-    return f"{ARRAYS}/{generation:06d}-{quoted}{_SUFFIX}"
+    return f"{ARRAYS}/{generation:06d}-{quoted}{SUFFIX}"
 
 
 def group_of_file(file: str) -> str:
@@ -44,7 +44,7 @@ def group_of_file(file: str) -> str:
         >>> group_of_file("arrays/000007-trie%2fbase.safetensors")
         'trie/base'
     """
-    return unquote(file.partition("-")[2].removesuffix(_SUFFIX))
+    return unquote(file.partition("-")[2].removesuffix(SUFFIX))
 
 
 def array_files(names: Iterable[str]) -> list[str]:

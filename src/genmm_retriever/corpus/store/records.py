@@ -19,7 +19,7 @@ class IndexSettings(BaseModel):
     Args:
         model: Name or path of the model that describes and identifies.
         model_fingerprint: Hash of the model's weights, so that another model is noticed.
-        identifiers: Scheme of the identifiers.
+        identifiers: Scheme of the identifiers; with `"clue"` any phrase of an item's text is one.
         identifiers_per_item: Most identifiers that one item has.
         items: Whether pictures or their captions are the items.
         use_text: Field of human text that is indexed beside the picture, or None.
@@ -36,7 +36,7 @@ class IndexSettings(BaseModel):
 
     model: str
     model_fingerprint: str
-    identifiers: Literal["structured", "numeric"] = "structured"
+    identifiers: Literal["structured", "numeric", "clue"] = "structured"
     identifiers_per_item: int = Field(default=IDENTIFIERS_PER_ITEM, ge=1)
     items: Literal["images", "captions"] = "images"
     use_text: str | None = None

@@ -1,22 +1,26 @@
 """The writer's arrays: what is published, what is put in its place, what is dropped.
 
-A put array lies in a file of its own in the staging folder and counts from the commit of its
-row in the work database on; a row without a file drops a published array. Publication writes
-one new container for each group that has such rows and carries all others over untouched.
+Arrays that are put lie in files of the staging folder, those of one call and group in one, and
+count from the commit of their rows in the work database on; a row without a file drops a
+published array. Publication makes one new container for each group that has such rows (a file
+that has the whole group becomes it as it is) and carries all others over untouched.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from genmm_retriever.corpus.store import files
 from genmm_retriever.corpus.store.arrays import check_array, map_container, write_container
 from genmm_retriever.corpus.store.checksums import FileEntry, verify_file
+from genmm_retriever.corpus.store.database import Tables
 from genmm_retriever.corpus.store.groups import (
+    SUFFIX,
     array_files,
     check_name,
     group_file,
@@ -73,45 +77,66 @@ class Arrays:
             return self._map(file)[name]
         return map_container(self._staging.folder / file)[name]
 
-    def put(self, name: str, array: np.ndarray) -> None:
-        """See `IndexWriter.put_array`."""
-        check_name(name)
-        array = check_array(name, array)
-        staging = self._staging
-        with staging.errors():
-            if self._holds(self._places().get(name), name, array):
-                return
-            before = self._rows().get(name, (None, None))[0]
-            published = self._holds(self._published().get(name), name, array)
-        with staging.transaction() as tables:
-            if published:
-                # What was put in its place, or that it was dropped, is taken back.
+    def put(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """See `IndexWriter.put_arrays`."""
+        new: dict[str, dict[str, np.ndarray]] = {}
+        taken_back: list[str] = []
+        with self._staging.errors():
+            places, published = self._places(), self._published()
+            for name, array in arrays.items():
+                check_name(name)
+                array = check_array(name, array)
+                if self._holds(places.get(name), name, array):
+                    continue
+                if self._holds(published.get(name), name, array):
+                    taken_back.append(name)
+                else:
+                    new.setdefault(group_of(name), {})[name] = array
+        if not new and not taken_back:
+            return
+        with self._changing() as tables:
+            for name in taken_back:
+                # What was put in its place, or that it was dropped.
                 tables.run("DELETE FROM staged_arrays WHERE name=?", (name,))
-            else:
-                number = staging.number("next_array")
-                staging.set_meta("next_array", number + 1)
-                file = f"{files.STAGED_ARRAYS}/{number:06d}.safetensors"
-                entry = self._write(file, {name: array})
-                sql = "INSERT OR REPLACE INTO staged_arrays VALUES(?, ?, ?, ?, ?)"
-                values = (name, file, entry.size, entry.sha256, entry.blocks)
-                tables.run(sql, values)
-        self._remove([before])
+            for group in new.values():
+                self._stage(tables, group)
+
+    def _stage(self, tables: Tables, arrays: Mapping[str, np.ndarray]) -> None:
+        number = self._staging.number("next_array")
+        self._staging.set_meta("next_array", number + 1)
+        file = f"{files.STAGED_ARRAYS}/{number:06d}{SUFFIX}"
+        entry = self._write(file, arrays)
+        tables.connection.executemany(
+            "INSERT OR REPLACE INTO staged_arrays VALUES(?, ?, ?, ?, ?)",
+            [(name, file, entry.size, entry.sha256, entry.blocks) for name in arrays],
+        )
 
     def drop(self, prefix: str) -> int:
         """See `IndexWriter.drop_arrays`."""
         with self._staging.errors():
             names = [name for name in self._places() if name.startswith(prefix)]
-            rows = self._rows()
             published = self._published()
         if not names:
             return 0
-        with self._staging.transaction() as tables:
+        with self._changing() as tables:
             for name in names:
                 tables.run("DELETE FROM staged_arrays WHERE name=?", (name,))
                 if name in published:
                     tables.run("INSERT INTO staged_arrays(name) VALUES(?)", (name,))
-        self._remove(rows[name][0] for name in names if name in rows)
         return len(names)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Tables]:
+        """A transaction, behind which the files that no row names any more are removed."""
+        before = {file for file, _ in self._rows().values() if file}
+        with self._staging.transaction() as tables:
+            yield tables
+        for file in before - {file for file, _ in self._rows().values()}:
+            self._maps.pop(file, None)
+            self._intact.discard(file)
+            # Failing does no harm: publication removes the whole folder.
+            with contextlib.suppress(OSError):
+                (self._staging.folder / file).unlink(missing_ok=True)
 
     def write_groups(self, generation: int) -> dict[str, FileEntry]:
         """Write the groups that have changed.
@@ -127,31 +152,49 @@ class Arrays:
             members = {name: file for name, file in places.items() if group_of(name) == group}
             for file in set(members.values()):
                 self._verify(file, full=True)
-            arrays = {name: self._map(file)[name] for name, file in members.items()}
-            if arrays:
+            if members:
                 name = group_file(generation, group)
-                entries[name] = self._write(name, arrays)
+                entries[name] = self._link(name, members) or self._write(
+                    name, {each: self._map(file)[each] for each, file in members.items()}
+                )
         return entries
 
-    def _write(self, file: str, arrays: dict[str, np.ndarray]) -> FileEntry:
-        path = self._staging.folder / file
-        if not path.parent.exists():
-            path.parent.mkdir()
-            files.sync_folder(path.parent.parent)
+    def _link(self, name: str, members: Mapping[str, str]) -> FileEntry | None:
+        """Publish the one staged file that has the whole group, without writing it again.
+
+        Returns:
+            Its entry, or None if there is no such file or the file system has no hard links.
+        """
+        file = next(iter(members.values()))
+        if set(members.values()) != {file} or self._map(file).keys() != members.keys():
+            return None
+        entry = next((entry for staged, entry in self._rows().values() if staged == file), None)
+        if entry is None:
+            return None
+        path = self._new_file(name)
+        try:
+            path.unlink(missing_ok=True)
+            path.hardlink_to(self._staging.folder / file)
+        except (OSError, NotImplementedError):
+            return None
+        files.sync_folder(path.parent)
+        return entry
+
+    def _write(self, file: str, arrays: Mapping[str, np.ndarray]) -> FileEntry:
+        path = self._new_file(file)
         found: list[FileEntry] = []
         files.write_atomically(path, lambda handle: found.append(write_container(handle, arrays)))
         self._maps.pop(file, None)
         self._intact.add(file)
         return found[0]
 
-    def _remove(self, names: Iterable[str | None]) -> None:
-        """Remove staged files that no row names any more; failing does no harm."""
-        for name in names:
-            if name is not None:
-                self._maps.pop(name, None)
-                self._intact.discard(name)
-                with contextlib.suppress(OSError):
-                    (self._staging.folder / name).unlink(missing_ok=True)
+    def _new_file(self, file: str) -> Path:
+        """The path of a file to be written, in a folder that is there."""
+        path = self._staging.folder / file
+        if not path.parent.exists():
+            path.parent.mkdir()
+            files.sync_folder(path.parent.parent)
+        return path
 
     def _known(self) -> dict[str, FileEntry]:
         manifest = self._staging.manifest

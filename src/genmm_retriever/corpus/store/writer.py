@@ -248,17 +248,22 @@ class IndexWriter:
             return self._staging.tables.skipped()
 
     def put_array(self, name: str, array: np.ndarray) -> None:
-        """Publish an array with the next generation; it stays until put again or dropped.
+        """Publish one array; see `put_arrays`."""
+        self._arrays.put({name: array})
+
+    def put_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Publish arrays with the next generation; they stay until put again or dropped.
 
         Arrays whose names are equal up to the last `/` are a group and share a file, which is
-        written anew when any of them changes. An equal array changes nothing; that is found
-        by reading it once, and without reading when it is the one that `array` gave with
+        made anew when any of them changes; a group that comes whole in one call is written
+        once, otherwise again at publication. An equal array changes nothing; that is found by
+        reading it, and without reading when it is the one that `array` gave with
         `writeable=False`.
 
         Raises:
-            InputError: If the name or the type cannot be kept.
+            InputError: If a name or a type cannot be kept; then nothing is.
         """
-        self._arrays.put(name, array)
+        self._arrays.put(arrays)
 
     def array(self, name: str, *, writeable: bool = True) -> np.ndarray | None:
         """An array as the next generation will have it, or None.
