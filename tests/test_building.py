@@ -315,15 +315,12 @@ def test_identifiers_end_properly_and_know_their_prior(tmp_path, mixed, watched,
 
 
 def test_the_trie_leads_to_every_item_and_no_other(tmp_path, mixed, watched):
-    from genmm_retriever.constraints.trie import TokenTrie
+    from genmm_retriever.constraints.keeping import read_trie
 
     build(tmp_path / "index", mixed, watched())
     found = records(tmp_path / "index")
     with IndexReader.open(tmp_path / "index") as reader:
-        names = [name for name in reader.arrays() if name.startswith(building.TRIE_PREFIX)]
-        trie = TokenTrie.from_arrays(
-            {name.removeprefix(building.TRIE_PREFIX): reader.array(name) for name in names}
-        )
+        trie = read_trie(reader)
     left = trie.completions(trie.start(1, None))
     assert dict(zip(map(tuple, left.tails), left.items, strict=True)) == {
         ids: (row,) for row, *_, named in found.values() for _, ids, _ in named

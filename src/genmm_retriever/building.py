@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from genmm_retriever.constraints.trie import TokenTrie
+from genmm_retriever.constraints.keeping import write_trie
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.corpus.store import Description, IdentifierRecord, IndexWriter
 from genmm_retriever.describing import Describer, null_prompt, text_descriptions
@@ -28,7 +28,6 @@ from genmm_retriever.schema import Item
 IMAGES_AT_ONCE = 16
 IDENTIFIERS_AT_ONCE = 256
 OBJECTS_LEAST = 0.15
-TRIE_PREFIX = "trie/"
 _SCHEMES: dict[str, type[StructuredIdentifiers] | type[NumericIdentifiers]] = {
     "structured": StructuredIdentifiers,
     "numeric": NumericIdentifiers,
@@ -96,6 +95,7 @@ class Builder:
         """
         self._features()
         self._descriptions()
+        changed = self.writer.pending("identifiers")
         self._identifiers()
         if not len(self.writer.live_rows()):
             reasons = [f"{name}: {reason}" for name, reason in self.writer.skipped()[:1]]
@@ -103,7 +103,7 @@ class Builder:
                 "no item is left to index" + (f"; {reasons[0]}" if reasons else ""),
                 "give at least one picture that can be opened, or a text",
             )
-        self._trie()
+        write_trie(self.writer, changed)
         return self.writer.publish()
 
     def _bar(self, total: int, what: str) -> tqdm[Any]:
@@ -237,16 +237,6 @@ class Builder:
             self.writer.put_array(f"identifiers/{name}", array)
         self.writer.put_json("identifiers", {"arrays": sorted(new_arrays), "state": new_state})
         return scheme
-
-    def _trie(self) -> None:
-        records = self.writer.identifiers()
-        trie = TokenTrie.build(
-            [record.tokens for record in records],
-            np.array([record.row for record in records], dtype=np.int64),
-            [record.null_logprobs for record in records],
-        )
-        for name, array in trie.to_arrays().items():
-            self.writer.put_array(TRIE_PREFIX + name, array)
 
 
 def stage_and_build(

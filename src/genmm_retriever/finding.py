@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from genmm_retriever.building import TRIE_PREFIX
-from genmm_retriever.constraints.trie import TokenTrie
+from genmm_retriever.constraints.keeping import read_trie
 from genmm_retriever.corpus.store import IndexReader
 from genmm_retriever.decoding.aggregate import Candidate, aggregate
 from genmm_retriever.decoding.config import BeamConfig
@@ -23,6 +22,7 @@ from genmm_retriever.models.base import MLLM
 from genmm_retriever.schema import GeneratedIdentifier, Item
 from genmm_retriever.verification import QueryView
 
+IDENTIFIER_BEAMS = 50
 _SHOWN_IDENTIFIERS = 3
 _LEAVES_AT_ONCE = 64
 """Identifiers left that are worth scoring exactly; on ten Flickr8k queries more found no more."""
@@ -58,6 +58,10 @@ class FirstStage(Protocol):
         """
         ...
 
+    def words(self, candidate: Found, item: Item) -> str | None:
+        """The part of the item's words that led to it; None if that is not known, or all."""
+        ...
+
     def evidence(self, candidate: Found, item: Item) -> dict[str, Any]:
         """What was written for a candidate, as fields of `Evidence`."""
         ...
@@ -76,7 +80,7 @@ class IdentifierStage:
     def __init__(self, reader: IndexReader, model: MLLM, *, num_beams: int, debias: float) -> None:
         self.model = model
         self.beam = BeamConfig(num_beams=num_beams, debias=debias, max_leaves_exact=_LEAVES_AT_ONCE)
-        self.trie = open_trie(reader)
+        self.trie = read_trie(reader)
 
     def find(
         self, queries: Sequence[QueryView], subsets: Sequence[Rows | None]
@@ -85,6 +89,10 @@ class IdentifierStage:
         prompts = [identify_prompt(query.text, query.image, self.model) for query in queries]
         found = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam)
         return [aggregate(hypotheses) for hypotheses in found]
+
+    def words(self, candidate: Found, item: Item) -> str | None:
+        """None: an identifier stands for the whole item."""
+        return None
 
     def evidence(self, candidate: Found, item: Item) -> dict[str, Any]:
         """The best identifiers that led to a candidate."""
@@ -97,10 +105,3 @@ class IdentifierStage:
                 for h in candidate.hypotheses[:_SHOWN_IDENTIFIERS]
             )
         }
-
-
-def open_trie(reader: IndexReader) -> TokenTrie:
-    """The trie of an open index; deleted items are not found in it."""
-    names = [name for name in reader.arrays() if name.startswith(TRIE_PREFIX)]
-    arrays = {name.removeprefix(TRIE_PREFIX): reader.array(name) for name in names}
-    return TokenTrie.from_arrays(arrays)

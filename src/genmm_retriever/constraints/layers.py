@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,8 +159,9 @@ class Layers:
             IndexDamagedError: If an array is missing or the sizes do not fit together.
         """
         base = TriePart(RadixArrays.from_dict(arrays, BASE))
-        dead = np.asarray(arrays.get(DEAD, _NONE))
-        overlay, twin = None, np.asarray(arrays.get(TWIN, _NONE))
+        dead: NDArray[Any] = arrays.get(DEAD, _NONE)
+        twin: NDArray[Any] = arrays.get(TWIN, _NONE)
+        overlay = None
         if any(name.startswith(OVERLAY) for name in arrays):
             overlay = TriePart(RadixArrays.from_dict(arrays, OVERLAY))
             leaves = overlay.arrays.leaves

@@ -120,6 +120,27 @@ class TokenTrie(TrieSearch):
         """A trie in which nothing names these items; unknown rows are ignored."""
         return TokenTrie(deleted(self._layers, np.asarray(item_rows, dtype=np.int64)))
 
+    def add(
+        self,
+        sequences: Sequence[Sequence[int]],
+        items: Sequence[int] | NDArray[np.int64],
+        null_logprobs: Sequence[Sequence[float]] | None = None,
+    ) -> TokenTrie:
+        """As `insert`, from lists as `build` takes them."""
+        return TokenTrie(inserted(self._layers, flatten(sequences, items, null_logprobs)))
+
+    def keep(self, item_rows: Ints) -> TokenTrie:
+        """A trie in which nothing but these items is named."""
+        named = self.item_rows
+        kept = np.zeros(self._layers.item_bound, dtype=np.bool_)
+        item_rows = np.asarray(item_rows, dtype=np.int64)
+        kept[item_rows[(item_rows >= 0) & (item_rows < len(kept))]] = True
+        return self.delete(named[~kept[named]])
+
+    def shares_base(self, other: TokenTrie) -> bool:
+        """Whether both are updates of the same base."""
+        return self._layers.parts[0] is other._layers.parts[0]
+
     def merged(self) -> TokenTrie:
         """The same identifiers as one static part; results do not change."""
         return TokenTrie(merged(self._layers))
@@ -132,7 +153,12 @@ class TokenTrie(TrieSearch):
     @property
     def item_rows(self) -> Ints:
         """Every item that an identifier names, ascending, int64."""
-        return named_items(self._layers)
+        return named_items(self._layers, self._layers.parts)
+
+    @property
+    def added_rows(self) -> Ints:
+        """Every item that an identifier of the overlay names, ascending, int64."""
+        return named_items(self._layers, self._layers.parts[1:])
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """The arrays to keep on disk, by name.

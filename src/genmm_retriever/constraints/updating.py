@@ -38,24 +38,24 @@ def inserted(layers: Layers, new: Flat) -> Layers:
     return Layers(base, overlay, find_twins(base, overlay), layers.dead)
 
 
-def _named(layers: Layers) -> NDArray[np.bool_]:
-    """Whether an identifier names each item, dead or not."""
+def _named(layers: Layers, parts: tuple[TriePart, ...]) -> NDArray[np.bool_]:
+    """Whether an identifier of the parts names each item, dead or not."""
     named = np.zeros(layers.item_bound, dtype=np.bool_)
-    for part in layers.parts:
+    for part in parts:
         named[part.arrays.item_rows] = True
     return named
 
 
-def named_items(layers: Layers) -> Ints:
-    """The items that are named and alive, ascending."""
-    named = _named(layers)
+def named_items(layers: Layers, parts: tuple[TriePart, ...]) -> Ints:
+    """The items that the parts name and that are alive, ascending."""
+    named = _named(layers, parts)
     named[layers.dead] = False
     return np.flatnonzero(named)
 
 
 def deleted(layers: Layers, rows: Ints) -> Layers:
     """Layers in which no identifier names these items; unknown rows are ignored."""
-    known = _named(layers)
+    known = _named(layers, layers.parts)
     rows = rows[(rows >= 0) & (rows < len(known))]
     dead = np.union1d(layers.dead, rows[known[rows]])
     if len(dead) == len(layers.dead):

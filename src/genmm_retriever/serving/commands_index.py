@@ -15,6 +15,7 @@ from .options import Device, Identifiers, IndexPath, Items, Limit, Sources, Stri
 
 if TYPE_CHECKING:
     from ..building import BuildReport
+    from ..corpus.store import IndexReader
 
 
 def register(app: typer.Typer) -> None:
@@ -109,12 +110,25 @@ def delete(
     console.result({"index": str(index), "deleted": count}, f"deleted {count} items")
 
 
-def info(console: Console, index: IndexPath) -> None:
+def info(
+    console: Console,
+    index: IndexPath,
+    prefix: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="List the identifiers that begin so, with their items."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="At most so many identifiers with --prefix.")
+    ] = 50,
+) -> None:
     """Say what an index holds, without loading its model."""
     from ..corpus.store import SCHEMA_VERSION, IndexReader
 
     reader = IndexReader.open(index)
     try:
+        if prefix is not None:
+            _print_identifiers(console, reader, prefix, limit)
+            return
         settings = reader.settings.model_dump(mode="json")
         # In the settings these two name a kind; here the contract wants the counts.
         kinds = {"item_kind": settings.pop("items"), "identifier_kind": settings.pop("identifiers")}
@@ -131,6 +145,23 @@ def info(console: Console, index: IndexPath) -> None:
         reader.close()
     width = max(map(len, data)) + 2
     console.result(data, "\n".join(f"{name:<{width}}{value}" for name, value in data.items()))
+
+
+def _print_identifiers(console: Console, reader: IndexReader, prefix: str, limit: int) -> None:
+    from ..constraints.keeping import identifiers_starting_with
+
+    # One more than is shown tells whether there are more.
+    found = identifiers_starting_with(reader, prefix, limit + 1)
+    shown, more = found[:limit], len(found) > limit
+    data = {
+        "prefix": prefix,
+        "identifiers": [{"text": text, "items": ids} for text, ids in shown],
+        "more": more,
+    }
+    lines = [printable(f"{text}  ->  {', '.join(ids)}") for text, ids in shown]
+    if more:
+        lines.append(f"and more (the first {limit} are shown; see --limit)")
+    console.result(data, "\n".join(lines or ["no identifier begins so"]))
 
 
 def check(console: Console, index: IndexPath) -> None:

@@ -38,6 +38,7 @@ _EXTRA_OF = {
     "ir_measures": "eval",
     "pyarrow": "parquet",
     "open_clip": "clip",
+    "marisa_trie": "models",
 }
 
 
