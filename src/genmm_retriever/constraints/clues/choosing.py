@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genmm_retriever.constraints.clues.jit import as_i32, as_i64, as_u32, kernel
+from genmm_retriever.constraints.clues.jit import as_i32, as_i64, as_u32, helper, kernel
 from genmm_retriever.constraints.clues.making import I32, I64, U64, popcount
 from genmm_retriever.constraints.clues.searching import (
     BITS,
@@ -29,7 +29,7 @@ STEP = 16
 OK, DAMAGED, FOREIGN = 0, 1, 2
 
 
-@kernel
+@helper
 def ordered(bits: int) -> int:
     """A float32's bits as an integer of the same order; NaN lowest, -0 as 0."""
     if (bits & 0x7FFFFFFF) > 0x7F800000:
@@ -39,19 +39,19 @@ def ordered(bits: int) -> int:
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-@kernel
+@helper
 def key_of(bits: int, token: int) -> int:
     """Likelier tokens have larger keys, of equally likely ones the smaller."""
     return (int(ordered(bits)) << 32) | (0xFFFFFFFF - token)
 
 
-@kernel
+@helper
 def token_of(key: int) -> int:
     """The token of a key."""
     return 0xFFFFFFFF - (key & 0xFFFFFFFF)
 
 
-@kernel
+@helper
 def scan(table: I64, low: I64, high: I64, vocab_size: int, counts: I64, seen: I64) -> int:
     """Count the alive symbols that follow one range; how many differ, -1 if one is too large.
 
@@ -80,7 +80,7 @@ def scan(table: I64, low: I64, high: I64, vocab_size: int, counts: I64, seen: I6
     return found
 
 
-@kernel
+@helper
 def sift(heap: I64, size: int, place: int) -> None:
     """Let the entry at `place` sink in a heap whose least entry is the first."""
     value = heap[place]
@@ -97,7 +97,7 @@ def sift(heap: I64, size: int, place: int) -> None:
     heap[place] = value
 
 
-@kernel
+@helper
 def keep_largest(heap: I64, size: int, key: int, wanted: int) -> int:
     """Offer a key to a heap of the `wanted` largest; its new size."""
     if size < wanted:
@@ -112,7 +112,7 @@ def keep_largest(heap: I64, size: int, key: int, wanted: int) -> int:
     return size
 
 
-@kernel
+@helper
 def likeliest(seen: I64, found: int, logits: I32, wanted: int, heap: I64) -> int:
     """Put the `wanted` likeliest of the symbols seen first in `heap`; how many."""
     size = 0
@@ -125,7 +125,7 @@ def likeliest(seen: I64, found: int, logits: I32, wanted: int, heap: I64) -> int
     return size
 
 
-@kernel
+@helper
 def emit(
     chosen: I64, size: int, counts: I64, bits: U64, tokens: I64, numbers: I64, place: int
 ) -> int:
@@ -149,7 +149,7 @@ def emit(
     return place
 
 
-@kernel
+@helper
 def block_maxima(logits: I32, maxima: I32, coarse: I32) -> None:
     """The largest of each `BLOCK` logits, `ordered`, and of each `GROUP` blocks."""
     for group in range(len(coarse)):
@@ -164,16 +164,28 @@ def block_maxima(logits: I32, maxima: I32, coarse: I32) -> None:
         coarse[group] = most
 
 
-@kernel
-def threshold(maxima: I32, least: int, heap: I64) -> int:
-    """The `least`-th of the maxima: so many logits reach it, and not many more."""
-    size = 0
-    for block in range(len(maxima)):
-        size = keep_largest(heap, size, np.int64(maxima[block]), least)
-    return heap[0] if size == least else -2147483648
+@helper
+def threshold(maxima: I32, least: int) -> int:
+    """A value that at least `least` blocks reach, and not many more, if there are so many."""
+    low, high = -2147483648, np.int64(maxima.max()) + 1
+    if least >= len(maxima):
+        return low
+    low = np.int64(maxima.min())
+    while high - low > 1:
+        middle = (low + high) >> 1
+        value, reached = np.int32(middle), 0
+        for block in range(len(maxima)):
+            reached += maxima[block] >= value
+        if reached < least:
+            high = middle
+        else:
+            low = middle
+            if reached <= least + (least >> 2):
+                break
+    return low
 
 
-@kernel
+@helper
 def between(logits: I32, maxima: I32, coarse: I32, value: int, above: int, keys: I64) -> int:
     """The keys of the logits in [value, above), descending; how many."""
     size = 0
@@ -196,7 +208,7 @@ def between(logits: I32, maxima: I32, coarse: I32, value: int, above: int, keys:
     return size
 
 
-@kernel
+@helper
 def occurrences(table: I64, low: I64, high: I64, symbol: int) -> int:
     """How often a symbol follows one range in what is alive."""
     total = 0
@@ -207,7 +219,7 @@ def occurrences(table: I64, low: I64, high: I64, symbol: int) -> int:
     return total
 
 
-@kernel
+@helper
 def look_up(
     table: I64, low: I64, high: I64, keys: I64, numbers: I64, first: I64, left: I64
 ) -> None:
@@ -255,7 +267,7 @@ def look_up(
                 numbers[k] += alive_before(table[s], end) - alive_before(table[s], begin)
 
 
-@kernel
+@helper
 def probe(
     table: I64,
     low: I64,
@@ -277,12 +289,9 @@ def probe(
         `patience` tokens or so that is less than `wanted`.
     """
     block_maxima(logits, maxima, coarse)
-    found, looked, least, above = 0, 0, wanted + wanted // 2, 2**31
+    found, looked, least, above = 0, 0, 2 * wanted, 2**31
     while found < wanted and looked < len(logits):
-        if 2 * least < len(coarse):
-            value = threshold(coarse, least, keys)
-        else:
-            value = threshold(maxima, least, keys)
+        value = threshold(maxima, least)
         size = between(logits, maxima, coarse, value, above, keys)
         for begin in range(0, size, STEP):
             if found == wanted:
@@ -302,7 +311,7 @@ def probe(
     return found
 
 
-@kernel
+@helper
 def look_up_all(table: I64, low: I64, high: I64, counts: I64, seen: I64) -> int:
     """Look up the whole vocabulary behind one range; how many symbols follow it."""
     found = 0

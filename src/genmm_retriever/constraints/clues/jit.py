@@ -22,7 +22,16 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 def kernel(function: FunctionT) -> FunctionT:
     """Compile at the first call, without the GIL; kept on disk where a folder can be written."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    return _compiled(function)
+
+
+def helper(function: FunctionT) -> FunctionT:
+    """The same for what only kernels call: it takes less long to compile."""
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _compiled(function: FunctionT, **more: bool) -> FunctionT:
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", **more}
     try:
         compiled: FunctionT = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba finds no folder for its cache
@@ -46,28 +55,28 @@ _carray: Any = numba.carray
 
 # One type for every array, whether it is mapped read-only or not, and any number of shards in
 # one call: a kernel gets a table of addresses. Whoever calls it holds the arrays meanwhile.
-@kernel
+@helper
 def as_u32(address: int, size: int) -> NDArray[np.uint32]:
     """The array of uint32 at an address."""
     found: NDArray[np.uint32] = _carray(_pointer(address), (size,), np.uint32)
     return found
 
 
-@kernel
+@helper
 def as_i32(address: int, size: int) -> NDArray[np.int32]:
     """The array of int32 at an address."""
     found: NDArray[np.int32] = _carray(_pointer(address), (size,), np.int32)
     return found
 
 
-@kernel
+@helper
 def as_i64(address: int, size: int) -> NDArray[np.int64]:
     """The array of int64 at an address."""
     found: NDArray[np.int64] = _carray(_pointer(address), (size,), np.int64)
     return found
 
 
-@kernel
+@helper
 def as_u64(address: int, size: int) -> NDArray[np.uint64]:
     """The array of uint64 at an address."""
     found: NDArray[np.uint64] = _carray(_pointer(address), (size,), np.uint64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from genmm_retriever.constraints.clues.jit import as_u32, kernel
+from genmm_retriever.constraints.clues.jit import as_u32, helper, kernel
 
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
@@ -82,15 +82,13 @@ def number_passages(offsets: I64, passage: U32) -> None:
 
 
 @kernel
-def transform(
-    order: I32, text: U32, passage: U32, begin: int, end: int, bwt: U32, doc: U32
-) -> None:
-    """Rows `begin:end` of the two arrays: what follows each place, and its passage."""
+def transform(order: U32, text: U32, passage: U32, begin: int, end: int, bwt: U32) -> None:
+    """Rows `begin:end` of `bwt`: what follows each place; `order` becomes its passage."""
     size = len(text)
     for i in range(begin, end):
-        place = size - 1 - order[i]
+        place = size - 1 - np.int64(order[i])
         bwt[i] = text[place + 1] if place + 1 < size else np.uint32(0)
-        doc[i] = passage[place]
+        order[i] = passage[place]
 
 
 @kernel
@@ -102,7 +100,7 @@ def positions_by_symbol(bwt: U32, begin: int, end: int, following: I64, psi: U32
         following[symbol] += 1
 
 
-@kernel
+@helper
 def popcount(word: np.uint64) -> int:
     """How many bits are set."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)

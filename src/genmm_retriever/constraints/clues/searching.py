@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genmm_retriever.constraints.clues.jit import as_i64, as_u32, as_u64, kernel
+from genmm_retriever.constraints.clues.jit import as_i64, as_u32, as_u64, helper, kernel
 from genmm_retriever.constraints.clues.making import I64, U32, U64, popcount
 
 # Columns of the table: addresses first. BITS is 0 where every passage is alive.
@@ -16,7 +16,7 @@ BWT, PSI, DOC, STARTS, BITS, RANKS, ROWS, PASSAGES, ALIVE = range(9)
 COLUMNS = 9
 
 
-@kernel
+@helper
 def lower(psi: U32, begin: int, end: int, row: int) -> int:
     """First entry of `psi[begin:end]` that is `row` or more, or `end`."""
     while begin < end:
@@ -28,7 +28,7 @@ def lower(psi: U32, begin: int, end: int, row: int) -> int:
     return begin
 
 
-@kernel
+@helper
 def within(psi: U32, first: int, end: int, low: int, high: int, rows: int) -> int:
     """The entry behind those of `psi[first:end]` below `high`; all are `low` or more."""
     if high == rows:
@@ -43,7 +43,7 @@ def within(psi: U32, first: int, end: int, low: int, high: int, rows: int) -> in
     return lower(psi, first + 1, min(first + step, limit), high)
 
 
-@kernel
+@helper
 def appended(shard: I64, low: int, high: int, symbol: int) -> tuple[int, int]:
     """The range of a shard after a symbol is appended; empty ranges are (0, 0)."""
     starts = as_i64(shard[STARTS], symbol + 2)
@@ -56,7 +56,7 @@ def appended(shard: I64, low: int, high: int, symbol: int) -> tuple[int, int]:
     return (first, end) if first < end else (0, 0)
 
 
-@kernel
+@helper
 def alive_before(shard: I64, row: int) -> int:
     """How many rows before this one are alive."""
     if shard[BITS] == 0:
@@ -91,7 +91,7 @@ def count(table: I64, low: I64, high: I64, counts: I64) -> None:
         counts[i] = total
 
 
-@kernel
+@helper
 def is_alive(shard: I64, row: int) -> bool:
     """Whether a row's passage is alive."""
     if shard[BITS] == 0:

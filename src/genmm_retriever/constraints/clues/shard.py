@@ -70,20 +70,19 @@ class Shard:
         _fill(text, tokens, offsets)
         counts = np.zeros(vocab_size + 1, np.int64)
         making.count_symbols(text, counts)
-        order = reversed_suffixes(text, counts)
+        doc = reversed_suffixes(text, counts).view(np.uint32)
         passage = np.empty(size, np.uint32)
         making.number_passages(offsets, passage)
-        bwt, doc = np.empty(size, np.uint32), np.empty(size, np.uint32)
+        bwt = np.empty(size, np.uint32)
         middle = size // 2
         with ThreadPoolExecutor(2) as pool:
             pieces = [(0, middle), (middle, size)]
             parts = [
-                pool.submit(making.transform, order, text, passage, *piece, bwt, doc)
-                for piece in pieces
+                pool.submit(making.transform, doc, text, passage, *piece, bwt) for piece in pieces
             ]
             for part in parts:
                 part.result()
-        del order, passage
+        del passage
         starts = np.cumsum(counts) - counts
         psi = np.empty(size, np.uint32)
         making.positions_by_symbol(bwt, 0, size, starts.copy(), psi)
