@@ -13,7 +13,7 @@ import torch
 
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.corpus.store import Description, IndexReader
-from genmm_retriever.finding import FirstStage, Found, IdentifierStage
+from genmm_retriever.finding import IDENTIFIER_BEAMS, FirstStage, Found, IdentifierStage
 from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.schema import Evidence, Hit, ImageRef, Item, Query
 from genmm_retriever.verification import (
@@ -54,7 +54,7 @@ class Asker:
     Args:
         reader: The open index.
         model: The model that the index was built with.
-        num_beams: Width of the search.
+        num_beams: Width of the search; None for what the kind of index does best with.
         candidates: First-stage candidates that verification looks at.
         budget: Candidates whose likelihood is computed; None for all.
         budget_ms: Milliseconds that verifying a query may take; None for no limit.
@@ -66,7 +66,7 @@ class Asker:
         reader: IndexReader,
         model: MLLM,
         *,
-        num_beams: int,
+        num_beams: int | None,
         candidates: int,
         budget: int | None,
         budget_ms: float | None = None,
@@ -76,9 +76,7 @@ class Asker:
         self.model = model
         self.candidates = candidates
         self.verifier = LikelihoodVerifier(model, budget=Budget(budget, budget_ms), cascade=cascade)
-        self.first: FirstStage = IdentifierStage(
-            reader, model, num_beams=num_beams, debias=self.verifier.calibration.debias
-        )
+        self.first = _first_stage(reader, model, num_beams, self.verifier.calibration.debias)
 
     def ask(
         self, queries: Sequence[Query], k: int, *, verify: bool, trace: Trace
@@ -160,7 +158,7 @@ class Asker:
                 images[i] = partial(_opened, reference)
         return [
             CandidateView(
-                words=_words(item, described),
+                words=(candidate and self.first.words(candidate, item)) or _words(item, described),
                 image=images.get(i),
                 generation=None if candidate is None else candidate.score,
             )
@@ -188,15 +186,26 @@ class Asker:
     ) -> Evidence:
         candidate = found.candidates[i]
         written = {} if candidate is None else self.first.evidence(candidate, found.items[i])
+        written.setdefault("caption", _words(found.items[i], found.descriptions[i]) or None)
         return Evidence(
             **written,
             generation=None if candidate is None else candidate.score,
             verification=None if parts is None else float(scores[i]),
             parts={} if parts is None else parts.of(i),
             filled=candidate is None,
-            caption=_words(found.items[i], found.descriptions[i]) or None,
             rewritings=query.rewritings,
         )
+
+
+def _first_stage(
+    reader: IndexReader, model: MLLM, num_beams: int | None, debias: float
+) -> FirstStage:
+    """What leads to items in this index."""
+    if reader.settings.identifiers == "clue":
+        from genmm_retriever.finding_clues import ClueStage
+
+        return ClueStage(reader, model, num_beams=num_beams)
+    return IdentifierStage(reader, model, num_beams=num_beams or IDENTIFIER_BEAMS, debias=debias)
 
 
 def _opened(reference: ImageRef) -> ImagePart:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from genmm_retriever.building_clues import mark_described, update_clues
 from genmm_retriever.constraints.keeping import write_trie
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.corpus.store import Description, IdentifierRecord, IndexWriter
@@ -96,14 +97,21 @@ class Builder:
         self._features()
         self._descriptions()
         changed = self.writer.pending("identifiers")
-        self._identifiers()
+        clues = self.writer.settings.identifiers == "clue"
+        if clues:
+            mark_described(self.writer)
+        else:
+            self._identifiers()
         if not len(self.writer.live_rows()):
             reasons = [f"{name}: {reason}" for name, reason in self.writer.skipped()[:1]]
             raise EmptyCorpusError(
                 "no item is left to index" + (f"; {reasons[0]}" if reasons else ""),
                 "give at least one picture that can be opened, or a text",
             )
-        write_trie(self.writer, changed)
+        if clues:
+            update_clues(self.writer, self.model, self._bar)
+        else:
+            write_trie(self.writer, changed)
         return self.writer.publish()
 
     def _bar(self, total: int, what: str) -> tqdm[Any]:

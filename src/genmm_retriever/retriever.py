@@ -49,7 +49,7 @@ class GenerativeMMRetriever:
         model: A model object, a name, or None for the model that the index was built with.
         k: Hits a query, unless asked otherwise.
         verify: `"likelihood"` to check candidates by log p(query | candidate), `"off"` not to.
-        num_beams: Width of the constrained search.
+        num_beams: Width of the constrained search; None for 50 identifiers or 15 clues.
         candidates: First-stage candidates that are looked at.
         budget: Candidates whose likelihood is computed; None for all.
         budget_ms: Milliseconds that verifying a query may take, whichever limit comes first;
@@ -77,7 +77,7 @@ class GenerativeMMRetriever:
         model: MLLM | str | None = None,
         k: int = 10,
         verify: str = "likelihood",
-        num_beams: int = 50,
+        num_beams: int | None = None,
         candidates: int = 100,
         budget: int | None = 16,
         budget_ms: float | None = None,
@@ -118,7 +118,7 @@ class GenerativeMMRetriever:
         *,
         path: str | os.PathLike[str] | None = None,
         model: MLLM | str = "builtin",
-        identifiers: Literal["structured", "numeric"] = "structured",
+        identifiers: Literal["structured", "numeric", "clue"] = "structured",
         identifiers_per_item: int = IDENTIFIERS_PER_ITEM,
         items: Literal["images", "captions"] = "images",
         use_text: str | None = None,
@@ -136,7 +136,8 @@ class GenerativeMMRetriever:
             source: Folders, pictures, JSONL or Parquet files, or items; one or several.
             path: Folder of the index. None makes a temporary one, removed by `close`.
             model: Describes and identifies; a name or a model object.
-            identifiers: `"structured"` (words) or `"numeric"` (for comparison).
+            identifiers: `"structured"` (words), `"clue"` (any phrase of the items' texts: for
+                passages) or `"numeric"` (for comparison).
             identifiers_per_item: Most descriptions, and so doors, of an item.
             items: `"captions"` makes each caption of captioned lines a text item.
             use_text: A field of human text to index beside the picture.
@@ -374,8 +375,14 @@ class GenerativeMMRetriever:
                     f"   written    {written.text!r}  log p {written.logprob:.2f}, "
                     f"debiased {written.score:.2f}"
                 )
+            for clue in evidence.clues:
+                where = ", ".join(f"{start}-{end}" for start, end in clue.spans)
+                lines.append(
+                    f"   {'in common' if clue.given else 'written':<10} {clue.text!r}  "
+                    f"log p {clue.logprob:.2f}, adds {clue.score:.1f}, at {where}"
+                )
             if evidence.filled:
-                lines.append("   filled     no generated identifier led here")
+                lines.append("   filled     nothing that was written led here")
             lines += [f"   {name:<10} {value:.3f}" for name, value in evidence.parts.items()]
         return "\n".join(lines)
 
@@ -394,7 +401,7 @@ class GenerativeMMRetriever:
 
     def _refresh(self) -> None:
         if self._reader.is_stale():
-            newer = IndexReader.open(self.path)
+            newer = IndexReader.open(self.path, previous=self._reader)
             if newer.settings.model_fingerprint != self._reader.settings.model_fingerprint:
                 self._model = None  # built anew with another model, which is checked when loaded
             self._reader.close()
@@ -475,7 +482,7 @@ def _check_options(
     *,
     k: int = 1,
     verify: str = "off",
-    num_beams: int = 1,
+    num_beams: int | None = None,
     candidates: int = 1,
     budget: int | None = None,
     budget_ms: float | None = None,
@@ -485,7 +492,7 @@ def _check_options(
     _checked_k(k)
     _checked_verify(verify)
     for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
-        if name == "budget" and value is None:
+        if name != "candidates" and value is None:
             continue
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}", "give a whole number of at least 1")

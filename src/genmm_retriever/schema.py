@@ -103,7 +103,7 @@ class Query(_Frozen):
 
 
 class GeneratedIdentifier(_Frozen):
-    """An identifier (or clue) that the model wrote and that leads to the hit.
+    """An identifier that the model wrote and that leads to the hit.
 
     Args:
         text: The identifier as written.
@@ -116,22 +116,49 @@ class GeneratedIdentifier(_Frozen):
     score: float
 
 
+class FoundClue(_Frozen):
+    """A phrase of an item's text that the model wrote, or that the query has in common with it.
+
+    Args:
+        text: The phrase as written.
+        logprob: Natural log-probability of its tokens given the query.
+        score: What it adds to the item's sum, in squared nats of log-odds: how much likelier
+            the query makes the phrase than the corpus does, less for repeated tokens.
+        count: How often it occurs in what the query may find.
+        documents: In how many passages.
+        given: True if it is a phrase of the query itself that the model did not write.
+        spans: Where it stands in `Evidence.caption`, as (start, end) in characters; places
+            that a clue of more weight covers are left out.
+    """
+
+    text: str
+    logprob: float
+    score: float
+    count: int
+    documents: int
+    given: bool = False
+    spans: tuple[tuple[int, int], ...] = ()
+
+
 class Evidence(_Frozen):
     """Why an item is among the hits.
 
     Args:
         identifiers: What the model wrote for it, best first; empty if `filled`.
-        generation: The item's score after merging its identifiers, by logsumexp.
+        clues: In an index of clues the phrases that cover its best passage, heaviest first.
+        generation: The item's score after merging its identifiers, by logsumexp; with clues
+            the square root of the sum of their scores. Both in nats.
         verification: The verifier's calibrated probability, or None when it did not run.
         parts: The verifier's parts before fusion (`likelihood` in nats a token,
             `text_likelihood` the same given its caption, `contrastive` as a cosine), as far
             as they were computed: without `likelihood` the item was not looked at.
         filled: True if no generated identifier led here and the item fills up to k.
-        caption: The words the index knows the picture by.
+        caption: The words the index knows the item by; with clues the text they stand in.
         rewritings: Forms the query went through before decoding.
     """
 
     identifiers: tuple[GeneratedIdentifier, ...] = ()
+    clues: tuple[FoundClue, ...] = ()
     generation: float | None = None
     verification: float | None = None
     parts: dict[str, float] = Field(default_factory=dict)

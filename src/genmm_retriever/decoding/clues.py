@@ -17,13 +17,27 @@ import torch
 from numpy.typing import NDArray
 
 from genmm_retriever.errors import InputError, ModelError
-from genmm_retriever.models.base import MLLM, DecodingState, Prompt, log_normaliser
+from genmm_retriever.models.base import MLLM, DecodingState, Prompt
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-PRIOR = 5
+PRIOR = 5.0
 """Added to both sides of a phrase's frequency, as SEAL does: rare phrases are not overrated."""
+_LARGEST_PRIOR_SHARE = 1 / 1000
+
+
+def smoothing(prior: float | None, tokens: float) -> float:
+    """What is added to both sides of a frequency in a text of so many tokens.
+
+    None stands for SEAL's 5, but at most a thousandth of the text: in a text of a hundred tokens
+    five would make every phrase a common one.
+
+    Examples:
+        >>> smoothing(None, 10**9), smoothing(None, 100), smoothing(2.0, 100)
+        (5.0, 0.1, 2.0)
+    """
+    return min(PRIOR, tokens * _LARGEST_PRIOR_SHARE) if prior is None else prior
 
 
 class ClueTexts(Protocol):
@@ -77,6 +91,7 @@ class ClueConfig:
             log-probability when beams are chosen; 0 as in SEAL. Phrases that stand everywhere
             then do not crowd out those that tell passages apart. The tokens it chooses from
             are each phrase's 2 * num_beams likeliest.
+        prior: Smooths that frequency; None as for `smoothing`.
         stop_unique: Whether a phrase that stands in one passage is written no further. Its
             weight could only fall: it names no less by being longer.
         max_given: Tokens of the query, from its beginning, whose phrases join as clues.
@@ -90,6 +105,7 @@ class ClueConfig:
     groups: int = 1
     diversity: float = 0.5
     debias: float = 0.0
+    prior: float | None = PRIOR
     stop_unique: bool = True
     max_given: int = 64
 
@@ -104,9 +120,9 @@ class ClueConfig:
                 f"{self.num_beams} beams cannot be shared by {self.groups} groups",
                 "make num_beams a multiple of groups",
             )
-        for name in ("diversity", "debias"):
+        for name in ("diversity", "debias", "prior"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(value) and value >= 0):
                 raise InputError(f"{name} is {value}", "give a finite number of at least 0")
 
 
@@ -204,6 +220,7 @@ class _Search:
         self.sizes = np.array(
             [int(view.counts(view.start(1))[0]) for view in views], dtype=np.float64
         )
+        self.added = np.array([smoothing(config.prior, size) for size in self.sizes])
         self.found: list[dict[tuple[int, ...], Clue]] = [{} for _ in views]
         queries = len(views)
         self.query = np.arange(queries)
@@ -229,12 +246,8 @@ class _Search:
 
     def _pairs(self, state: DecodingState) -> _Pairs:
         """Every continuation worth looking at, by row and then by token."""
-        normaliser = log_normaliser(state.logits).double().cpu().numpy()
+        normaliser = state.normaliser.double().cpu().numpy()
         logits = state.logits.float().cpu().numpy()
-        if np.isnan(normaliser).any():
-            raise ModelError(
-                "the model's logits are not numbers (NaN)", "load it in another dtype, or check it"
-            )
         columns: list[tuple[Ints, Ints, Ints]] = []
         for i, view in enumerate(self.views):
             rows = self._rows_of(i)
@@ -249,6 +262,10 @@ class _Search:
         order = np.lexsort((tokens, rows))
         rows, tokens, counts = rows[order], tokens[order], counts[order]
         logprob = self.logprob[rows] + logits[rows, tokens] - normaliser[rows]
+        if np.isnan(logprob).any():
+            raise ModelError(
+                "the model's logits are not numbers (NaN)", "load it in another dtype, or check it"
+            )
         score = logprob
         if self.config.debias:
             score = logprob - self.config.debias * self._log_frequency(rows, counts)
@@ -257,7 +274,8 @@ class _Search:
 
     def _log_frequency(self, rows: Ints, counts: Ints) -> Floats:
         sizes = self.sizes[self.query[rows]]
-        frequency: Floats = np.log((counts + PRIOR) / (sizes + PRIOR))
+        added = self.added[self.query[rows]]
+        frequency: Floats = np.log((counts + added) / (sizes + added))
         return frequency
 
     def _select(self, pairs: _Pairs) -> tuple[Ints, Ints]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genmm_retriever.decoding.clues import PRIOR, Clue, ClueTexts
+from genmm_retriever.decoding.clues import PRIOR, Clue, ClueTexts, smoothing
 from genmm_retriever.decoding.matching import occurrences
 from genmm_retriever.errors import InputError
 
@@ -33,6 +33,7 @@ class CoverConfig:
     Attributes:
         exponent: a, of the log-odds.
         repetition: b, what a token costs that a heavier clue of the passage has already.
+        prior: Smooths the frequencies; None as for `decoding.clues.smoothing`.
         most_hits: Clues that occur more often do not nominate passages; they count in those
             that others have nominated.
         passages: Nominated passages that are scored in full.
@@ -43,6 +44,7 @@ class CoverConfig:
 
     exponent: float = 2.0
     repetition: float = 0.8
+    prior: float | None = PRIOR
     most_hits: int = 1500
     passages: int = 500
 
@@ -51,6 +53,8 @@ class CoverConfig:
             raise InputError(f"exponent is {self.exponent}", "give a finite number above 0")
         if not 0 <= self.repetition <= 1:
             raise InputError(f"repetition is {self.repetition}", "give a number from 0 to 1")
+        if self.prior is not None and not 0 <= self.prior < math.inf:
+            raise InputError(f"prior is {self.prior}", "give a finite number of at least 0")
         for name in ("most_hits", "passages"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", "give 1 or more")
@@ -89,7 +93,9 @@ class ClueCandidate:
     clues: tuple[FoundClue, ...]
 
 
-def clue_weight(logprob: float, count: int, tokens: int, exponent: float = 2.0) -> float:
+def clue_weight(
+    logprob: float, count: int, tokens: int, exponent: float = 2.0, prior: float = PRIOR
+) -> float:
     """w(n): how much likelier the query makes a phrase than the text does.
 
     Args:
@@ -97,6 +103,7 @@ def clue_weight(logprob: float, count: int, tokens: int, exponent: float = 2.0) 
         count: Occurrences in the text.
         tokens: Length of the text.
         exponent: a.
+        prior: Added to both sides of the frequency.
 
     Examples:
         >>> round(clue_weight(math.log(0.5), 5, 995), 4)  # (log 1 - log(0.01 / 0.99)) ** 2
@@ -104,7 +111,7 @@ def clue_weight(logprob: float, count: int, tokens: int, exponent: float = 2.0) 
         >>> clue_weight(math.log(0.001), 5, 995)  # likelier without the query
         0.0
     """
-    frequency = math.log((count + PRIOR) / (tokens + PRIOR))
+    frequency = math.log((count + prior) / (tokens + prior))
     odds = _log_odds(logprob) - _log_odds(frequency)
     return float(max(0.0, odds) ** exponent)
 
@@ -137,7 +144,8 @@ def cover_passages(
     """
     config = config or CoverConfig()
     size = int(view.counts(view.start(1))[0])
-    weighed = [(clue_weight(c.logprob, c.count, size, config.exponent), c) for c in clues]
+    prior = smoothing(config.prior, size)
+    weighed = [(clue_weight(c.logprob, c.count, size, config.exponent, prior), c) for c in clues]
     keys = sorted(
         (pair for pair in weighed if pair[0] > 0),
         key=lambda pair: (-pair[0], -len(pair[1].tokens), pair[1].tokens),

@@ -4,6 +4,7 @@ from genmm_retriever.describing.cleaning import MAX_WORDS, clean_caption, text_d
 from genmm_retriever.describing.describer import Describer
 from genmm_retriever.describing.prompts import (
     PROMPT_VERSION,
+    clue_prompt,
     describe_prompt,
     identify_prompt,
     null_prompt,
@@ -15,6 +16,7 @@ __all__ = [
     "PROMPT_VERSION",
     "Describer",
     "clean_caption",
+    "clue_prompt",
     "describe_prompt",
     "identify_prompt",
     "null_prompt",

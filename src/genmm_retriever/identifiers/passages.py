@@ -70,7 +70,7 @@ def split(
 
 def places_in_text(
     model: Tokenizer, text: str, tokens: Sequence[int], places: Sequence[tuple[int, int]]
-) -> list[tuple[int, int]]:
+) -> list[tuple[int, int] | None]:
     """Where runs of tokens stand in the text that they were made from.
 
     Models may spell a text otherwise (lower case, joined blanks, normal forms), so the decoded
@@ -84,17 +84,16 @@ def places_in_text(
         places: Runs as (start, end) in tokens.
 
     Returns:
-        For each run that has characters in the text their (start, end), without blanks at the
-        ends; runs that have none are left out.
+        For each run the (start, end) of its characters in the text, without blanks at the ends;
+        None if it has none there.
     """
     written = model.decode(tokens)
     where = _alignment(written, text)
-    found = []
+    found: list[tuple[int, int] | None] = []
     for start, end in places:
         before, until = (_characters(model, tokens[:n], written) for n in (start, end))
         own = [place for place in where[before:until] if place >= 0]
-        if own:
-            found.append((own[0], own[-1] + 1))
+        found.append((own[0], own[-1] + 1) if own else None)
     return found
 
 

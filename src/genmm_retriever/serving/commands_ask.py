@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import QueryError
-from ..schema import Hit, Query
+from ..schema import FoundClue, Hit, Query
 from .console import Console, command, printable
 from .options import (
     Beams,
@@ -52,7 +52,7 @@ def search(
     budget: Budget = None,
     model: Model = None,
     device: Device = None,
-    beams: Beams = 50,
+    beams: Beams = None,
 ) -> None:
     """Find items by words, by a picture, or by a picture and what to change in it."""
     if image is None and not (text and text.strip()):
@@ -89,9 +89,17 @@ def render_hits(hits: Sequence[Hit]) -> str:
             f"            identifier  {printable(found.text)}  (logprob {found.logprob:.2f})"
             for found in hit.evidence.identifiers[:2]
         ]
+        lines += [f"            clue        {_clue(found)}" for found in hit.evidence.clues[:3]]
         if hit.evidence.filled:
-            lines.append("            filled up to k; no identifier led here")
+            lines.append("            filled up to k; nothing that was written led here")
     return "\n".join(lines)
+
+
+def _clue(found: FoundClue) -> str:
+    """A clue with its places in the caption, in characters."""
+    where = ", ".join(f"{start}-{end}" for start, end in found.spans)
+    of = "of the query, " if found.given else ""
+    return f"{printable(found.text)}  ({of}logprob {found.logprob:.2f}, at {where})"
 
 
 def _cut(text: str, length: int = 120) -> str:
@@ -122,7 +130,7 @@ def evaluate(
     budget: Budget = None,
     model: Model = None,
     device: Device = None,
-    beams: Beams = 50,
+    beams: Beams = None,
 ) -> None:
     """Measure recall, reciprocal rank and time, one query at a time.
 

@@ -37,7 +37,8 @@ def index(
         str, typer.Option(help="Model by its name on the hub or its path, or builtin.")
     ] = "builtin",
     identifiers: Annotated[
-        Identifiers, typer.Option(help="Words, or digits for comparison.")
+        Identifiers,
+        typer.Option(help="Words, clues (any phrase of a text), or digits for comparison."),
     ] = Identifiers.structured,
     identifiers_per_item: Annotated[
         int, typer.Option(min=1, max=16, help="How many ways lead to an item.")

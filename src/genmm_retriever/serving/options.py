@@ -42,6 +42,7 @@ class Identifiers(str, Enum):
     """Which identifiers are built."""
 
     structured = "structured"
+    clue = "clue"
     numeric = "numeric"
 
 
@@ -62,7 +63,12 @@ Model = Annotated[
     typer.Option(help="Model to ask, by name or path; the index's own when left out."),
 ]
 Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cpu or cuda:0.")]
-Beams = Annotated[int, typer.Option("--beams", min=1, help="Identifiers kept while decoding.")]
+Beams = Annotated[
+    int | None,
+    typer.Option(
+        "--beams", min=1, help="Hypotheses kept while decoding; 50 identifiers, or 15 clues."
+    ),
+]
 Budget = Annotated[
     str | None,
     typer.Option(

@@ -143,6 +143,20 @@ def test_only_the_most_promising_passages_are_scored_in_full(brute):
     assert [c.row for c in cover(view, clues, CoverConfig(passages=2))] == [2, 1]
 
 
+def test_a_small_text_is_smoothed_less(brute):
+    view = brute([[1, 2], [9] * 98])
+    clues = [clue(view, (1, 2), math.log(0.1))]
+    assert clue_weight(math.log(0.1), 1, 100) < clue_weight(math.log(0.1), 1, 100, prior=0.1)
+    [plain] = cover(view, clues)
+    [small] = cover(view, clues, CoverConfig(prior=None))
+    frequency = 1.1 / 100.1
+    odds = math.log(0.1 / 0.9) - math.log(frequency / (1 - frequency))
+    assert small.score == pytest.approx(odds)
+    assert plain.score < small.score
+    [none] = cover(view, clues, CoverConfig(prior=0))
+    assert none.score == pytest.approx(math.log(0.1 / 0.9) - math.log(0.01 / 0.99))
+
+
 def test_nothing_from_nothing(brute):
     view = brute([[1, 2], [9] * 50])
     assert cover(view, []) == []
@@ -150,7 +164,9 @@ def test_nothing_from_nothing(brute):
 
 
 @pytest.mark.parametrize(
-    "options", [{"exponent": 0}, {"repetition": 1.5}, {"most_hits": 0}, {"passages": 0}], ids=str
+    "options",
+    [{"exponent": 0}, {"repetition": 1.5}, {"prior": -1}, {"most_hits": 0}, {"passages": 0}],
+    ids=str,
 )
 def test_options_out_of_range(options):
     with pytest.raises(InputError):

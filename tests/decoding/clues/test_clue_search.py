@@ -39,7 +39,8 @@ def beam_by_hand(model, prompt, view, config):
                 for token, count in view.following(phrase).items():
                     new = (*phrase, token)
                     logprob = model.plain_logprob(prompt, new)
-                    frequency = (count + 5) / (view.tokens + 5)
+                    prior = view.tokens / 1000 if config.prior is None else config.prior
+                    frequency = (count + prior) / (view.tokens + prior)
                     score = logprob - config.debias * math.log(frequency)
                     score -= config.diversity * written_now.count(token)
                     if new not in taken:
@@ -98,6 +99,7 @@ def test_wide_beams_find_every_phrase(tiny, prompts, brute, corpus, seed, stop_u
         {"num_beams": 4, "groups": 4, "diversity": 50.0},
         {"num_beams": 6, "groups": 2, "diversity": 0.5, "stop_unique": False},
         {"num_beams": 12, "debias": 1.0},
+        {"num_beams": 12, "debias": 0.7, "prior": None},
     ],
     ids=str,
 )
@@ -187,7 +189,7 @@ def test_logits_that_are_no_numbers_are_refused(tiny, prompts, brute, monkeypatc
 
     def broken(asked):
         state = real(asked)
-        state.logits[0, 3] = torch.nan
+        state.logits[0, 5] = torch.nan
         return state
 
     monkeypatch.setattr(tiny, "prefill", broken)
@@ -213,6 +215,7 @@ def test_no_prompt_no_clue(tiny, brute):
         {"diversity": -1.0},
         {"debias": math.nan},
         {"max_given": -1},
+        {"prior": -1.0},
     ],
     ids=str,
 )

@@ -1,0 +1,124 @@
+"""The first stage of an index of clues: phrases of the items' own texts lead to them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from genmm_retriever.building_clues import CLUE_PREFIX, clue_texts, passages_of
+from genmm_retriever.constraints.clues import ClueIndex, ClueView
+from genmm_retriever.corpus.store import IndexReader
+from genmm_retriever.decoding.clues import ClueConfig, clue_search
+from genmm_retriever.decoding.covering import ClueCandidate, CoverConfig, cover_passages
+from genmm_retriever.describing.prompts import clue_prompt, data_text
+from genmm_retriever.finding import Found, Rows
+from genmm_retriever.identifiers.passages import places_in_text, text_tokens
+from genmm_retriever.models.base import MLLM
+from genmm_retriever.schema import FoundClue, Item
+from genmm_retriever.verification import QueryView
+
+CLUE_BEAMS = 15
+CLUE_DEBIAS = 1.0
+_SHOWN_CLUES = 5
+_FILTERS_KEPT = 8
+
+
+class ClueStage:
+    """Clues written by a search under the index of all passages.
+
+    Args:
+        reader: The open index.
+        model: The model that the index was built with.
+        num_beams: Width of the search, or None for SEAL's 15.
+    """
+
+    def __init__(self, reader: IndexReader, model: MLLM, *, num_beams: int | None = None) -> None:
+        self.reader = reader
+        self.model = model
+        self.config = ClueConfig(num_beams=num_beams or CLUE_BEAMS, debias=CLUE_DEBIAS, prior=None)
+        self.cover = CoverConfig(prior=None)
+        self.index = open_clues(reader)
+        settings = reader.json("clues")
+        self._cut = settings["passage"], settings["overlap"]
+        self._views: OrderedDict[bytes | None, ClueView] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(
+        self, queries: Sequence[QueryView], subsets: Sequence[Rows | None]
+    ) -> list[list[ClueCandidate]]:
+        """Candidates of each query; see `FirstStage.find`."""
+        prompts = [clue_prompt(query.text, query.image, self.model) for query in queries]
+        words = [data_text(query.text or "") for query in queries]
+        own = [text_tokens(self.model, text) if text else [] for text in words]
+        views = [self._view(subset) for subset in subsets]
+        found = clue_search(self.model, prompts, views, self.config, given=own)
+        return [
+            cover_passages(view, self.index.passage_tokens, clues, self.cover)
+            for view, clues in zip(views, found, strict=True)
+        ]
+
+    def _view(self, subset: Rows | None) -> ClueView:
+        """What a query may find; those of the last filters are kept."""
+        key = None if subset is None else subset.tobytes()
+        with self._lock:
+            if key not in self._views:
+                self._views[key] = self.index.view(subset)
+                if len(self._views) > _FILTERS_KEPT:
+                    self._views.popitem(last=False)
+            self._views.move_to_end(key)
+            return self._views[key]
+
+    def words(self, candidate: Found, item: Item) -> str | None:
+        """The passage that a candidate was found by, if its text is longer than that."""
+        assert isinstance(candidate, ClueCandidate)
+        tokens = self.index.passage_tokens(candidate.passage)
+        if item.kind != "text" or len(tokens) < self._cut[0]:
+            return None
+        return self.model.decode(tokens.tolist()).strip() or None
+
+    def evidence(self, candidate: Found, item: Item) -> dict[str, Any]:
+        """The clues of a candidate's best passage, and the text that they stand in."""
+        assert isinstance(candidate, ClueCandidate)
+        [described] = self.reader.descriptions([candidate.row])
+        texts = clue_texts(item, described)
+        wanted = self.index.passage_tokens(candidate.passage).tolist()
+        for number, first, tokens in passages_of(self.model, texts, self._cut):
+            if tokens == wanted:
+                return {
+                    "clues": self._placed(candidate, texts[number], first),
+                    "caption": texts[number],
+                }
+        return {"clues": self._placed(candidate, "", 0)}
+
+    def _placed(self, candidate: ClueCandidate, text: str, first: int) -> tuple[FoundClue, ...]:
+        """Clues with their places in a text whose passage begins at token `first`."""
+        tokens = text_tokens(self.model, text) if text else []
+        shown = candidate.clues[:_SHOWN_CLUES]
+        runs = [(first + p, first + p + len(c.clue.tokens)) for c in shown for p in c.places]
+        spans = iter(places_in_text(self.model, text, tokens, runs if text else []))
+        return tuple(
+            FoundClue(
+                text=self.model.decode(found.clue.tokens).strip(),
+                logprob=found.clue.logprob,
+                score=found.score,
+                count=found.clue.count,
+                documents=found.clue.documents,
+                given=found.clue.given,
+                spans=tuple(span for span in islice(spans, len(found.places)) if span),
+            )
+            for found in shown
+        )
+
+
+def open_clues(reader: IndexReader) -> ClueIndex:
+    """The clue index of an open index; deleted items are not found in it."""
+    names = [name for name in reader.arrays() if name.startswith(CLUE_PREFIX)]
+    index = ClueIndex.from_arrays({n.removeprefix(CLUE_PREFIX): reader.array(n) for n in names})
+    # Those deleted since the last build are still there.
+    gone = np.setdiff1d(index.item_rows, reader.live_rows())
+    return index.delete(gone) if len(gone) else index
