@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from genmm_retriever.constraints import TokenTrie, TrieState
 from genmm_retriever.errors import IndexDamagedError, InputError
 
 EOS = 2
-EXAMPLES = settings(max_examples=100, deadline=None)
+EXAMPLES = settings(max_examples=50, deadline=None)
 token = st.sampled_from([0, 1, 3, 4, 49_151])
 identifier = st.lists(token, max_size=5).map(lambda body: (*body, EOS))
 corpora = st.lists(st.tuples(identifier, st.integers(0, 6)), max_size=20)
@@ -181,6 +182,49 @@ def test_damaged_arrays_are_refused() -> None:
         TokenTrie.from_arrays({**arrays, "base/edge_token": arrays["base/edge_token"][:-1]})
     with pytest.raises(InputError, match="2 queries but 1 subsets"):
         TokenTrie.from_arrays(arrays).start(2, [None])
+
+
+@pytest.mark.parametrize("highest", [1, 3, 40, 2**31 - 3])
+def test_any_tokens_sort_like_tuples(highest: int) -> None:
+    rng = np.random.default_rng(highest)
+    end = 2**31 - 2 if highest > 40 else 0
+    bodies = [rng.integers(1, highest + 1, rng.integers(0, 30)).tolist() for _ in range(500)]
+    bodies += [[*body[: len(body) // 2], *body[::-1]] for body in bodies]  # share long beginnings
+    sequences = [(*body, end) for body in bodies]
+    trie = TokenTrie.build(sequences, range(len(sequences)))
+    assert trie.sequences() == sorted(set(sequences))
+    left = trie.completions(trie.start(1))
+    assert [sequences[items[0]] for items in left.items] == list(map(tuple, left.tails))
+    # Of equal sequences the items stay in order.
+    assert [list(items) for items in left.items] == [
+        [row for row, one in enumerate(sequences) if one == tuple(tail)] for tail in left.tails
+    ]
+
+
+def test_very_long_identifiers() -> None:
+    long = [7] * 66_000
+    trie = TokenTrie.build([(*long, 8, 9, EOS), (*long, 8, EOS), (5, EOS)], [0, 1, 2])
+    assert trie.to_arrays()["base/node_depth"].dtype == np.int32
+    state = trie.advance(trie.start(1), torch.tensor([0]), torch.tensor([7]))
+    forced = trie.forced(state)
+    assert forced.tokens == [[*long[1:], 8]]
+    assert trie.legal(forced.state).tokens.tolist() == [EOS, 9]
+
+
+def test_read_only_arrays_are_shared_not_copied(tmp_path: Path) -> None:
+    arrays = TokenTrie.build([(5, EOS), (7, 8, EOS), (7, 9, EOS)], [0, 1, 2]).to_arrays()
+    mapped = {}
+    for number, (name, array) in enumerate(arrays.items()):
+        np.save(tmp_path / f"{number}.npy", array)
+        mapped[name] = np.load(tmp_path / f"{number}.npy", mmap_mode="r")
+    trie = TokenTrie.from_arrays(mapped)
+    state = trie.advance(trie.start(1), torch.tensor([0]), torch.tensor([7]))
+    assert trie.completions(state).tails == [[8, EOS], [9, EOS]]
+    on = trie._layers.parts[0].on(torch.device("cpu"))
+    assert on.edge_token.data_ptr() == mapped["base/edge_token"].ctypes.data
+    assert on.node_leaves.data_ptr() == mapped["base/node_leaves"].ctypes.data
+    # Three edges to leaves, one to a node; two nodes.
+    assert trie.device_nbytes == 4 * (4 + 4 + 2) + 3 * 4 + 2 * 8
 
 
 def test_sixty_thousand_identifiers() -> None:

@@ -16,7 +16,7 @@ from genmm_retriever.constraints import TokenTrie, TrieState
 from genmm_retriever.errors import IndexDamagedError, InputError
 
 EOS = 2
-EXAMPLES = settings(max_examples=150, deadline=None)
+EXAMPLES = settings(max_examples=50, deadline=None)
 token = st.sampled_from([0, 1, 3, 4, 49_151])
 identifier = st.lists(token, max_size=5).map(lambda body: (*body, EOS))
 Corpus = list[tuple[tuple[int, ...], int]]
@@ -228,6 +228,27 @@ def test_damaged_updates_are_refused() -> None:
             TokenTrie.from_arrays({**arrays, name: wrong})
     with pytest.raises(IndexDamagedError, match="lacks edge_null"):
         TokenTrie.from_arrays({k: v for k, v in arrays.items() if k != "overlay/edge_null"})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_sees_the_same() -> None:
+    corpus, more = random_corpus(4, 300), random_corpus(5, 40, 300)
+    for trie in (
+        TokenTrie.from_flat(*flat(corpus)),
+        TokenTrie.from_flat(*flat(corpus)).insert(*flat(more)).delete(np.arange(30)),
+    ):
+        for wanted in (None, [np.arange(0, 340, 3), None]):
+            here, there = trie.start(2, wanted), trie.start(2, wanted, device="cuda")
+            while True:
+                assert seen(trie, here) == seen(trie, there)
+                least = trie.least_null_logprob(there)
+                assert trie.least_null_logprob(here).tolist() == least.tolist()
+                here, there = trie.forced(here).state, trie.forced(there).state
+                legal, same = trie.legal(here), trie.legal(there)
+                if not len(legal.rows):
+                    break
+                here = trie.advance(here, legal.rows, legal.tokens)
+                there = trie.advance(there, same.rows, same.tokens)
 
 
 def test_eight_threads_see_the_same() -> None:

@@ -90,6 +90,17 @@ def test_search_add_delete_info_check(genmm, built, tmp_path):
     assert data["identifiers"] >= 6
     assert {"model", "schema_version"} <= set(data)
 
+    listed = json.loads(genmm("info", built, "--prefix", "", "--json")[1])
+    assert len(listed["identifiers"]) == data["identifiers"]
+    assert not listed["more"]
+    assert {name for one in listed["identifiers"] for name in one["items"]} == {
+        f"t{n}" for n in range(6)
+    }
+    text, ids = listed["identifiers"][0]["text"], listed["identifiers"][0]["items"]
+    assert f"{text}  ->  {', '.join(ids)}" in genmm("info", built, "--prefix", text)[1]
+    assert "and more" in genmm("info", built, "--prefix", "", "--limit", 1)[1]
+    assert genmm("info", built, "--prefix", "\U0001f408")[1].strip() == "no identifier begins so"
+
     hits = search(genmm, built, "a cat", "-k", 4)
     assert [hit["rank"] for hit in hits] == [1, 2, 3, 4]
     assert all(0 <= hit["score"] <= 1 for hit in hits)
@@ -113,6 +124,9 @@ def test_search_add_delete_info_check(genmm, built, tmp_path):
     code, out, _ = genmm("delete", built, "t0", "--json")
     assert code == 0
     assert "t0" not in {hit["id"] for hit in search(genmm, built, "a dog", "-k", 9)}
+    listed = json.loads(genmm("info", built, "--prefix", "", "--json")[1])["identifiers"]
+    named = {name for one in listed for name in one["items"]}
+    assert named == {"new", *(f"t{n}" for n in range(1, 6))}
     assert genmm("check", built, "--json")[0] == 0
 
 
