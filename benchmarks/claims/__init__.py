@@ -1,0 +1,17 @@
+"""All benchmarks by name, in the order in which they are worth running."""
+
+from __future__ import annotations
+
+from benchmarks.claims import clues, gpu, scaling, search, tries
+from benchmarks.harness import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {
+    one.name: one
+    for one in (
+        *search.BENCHMARKS,
+        *tries.BENCHMARKS,
+        *clues.BENCHMARKS,
+        *scaling.BENCHMARKS,
+        *gpu.BENCHMARKS,
+    )
+}

@@ -1,0 +1,41 @@
+"""The model under the benchmarks, its tokenizer, and queries to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from genmm_retriever.models.base import Prompt, TextPart
+
+QUERIES = (
+    "a black dog runs over the grass",
+    "two children play football on a beach",
+    "an old wooden boat on a quiet lake",
+    "red sports car in front of a building",
+    "a woman reads a book in a cafe",
+    "snow covered mountain under a blue sky",
+    "bowl of fresh fruit on a table",
+    "a man climbs a steep rock",
+    "street musicians at night",
+    "a white bird sits on a fence",
+)
+
+
+@lru_cache(maxsize=1)
+def load(name: str) -> Any:
+    """The model, loaded once a process."""
+    from genmm_retriever.models.loading import load_model
+
+    return load_model(name)
+
+
+def prompts(count: int) -> list[Prompt]:
+    """Text queries in the builtin model's form for "which identifier?"."""
+    return [Prompt((TextPart(f"Find: {query}"),)) for query in QUERIES[:count]]
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of plain texts; the fast backend, without special tokens."""
+    encoded = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [one.ids for one in encoded]
