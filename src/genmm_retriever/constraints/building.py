@@ -16,10 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genmm_retriever.constraints.radix import RadixArrays
-from genmm_retriever.constraints.ragged import Ints, gather_rows, offsets_of, ragged_sums
+from genmm_retriever.constraints.ragged import (
+    Ints,
+    chunks,
+    gather_rows,
+    offsets_of,
+    ragged_ranges,
+    ragged_sums,
+)
+from genmm_retriever.constraints.sorting import sort_sequences
 from genmm_retriever.errors import InputError
 
-_KEY_BITS = 63
 _LEAST_NULL = -6e4
 """What float16 can hold."""
 
@@ -80,15 +87,12 @@ def build_radix(flat: Flat) -> RadixArrays:
             token is negative, or a log-probability is not finite.
     """
     check_flat(flat)
-    perm, shared, again = _sorted(flat.tokens, flat.offsets)
+    perm, shared, again = sort_sequences(flat.tokens, flat.offsets)
     leaves = perm[~again]
     lengths = np.diff(flat.offsets)[leaves]
     starts = flat.offsets[leaves]
     tokens = gather_rows(flat.tokens, starts, lengths, np.int32)
-    given = flat.null
-    if given.min(initial=0.0) < _LEAST_NULL or given.max(initial=0.0) > 0.0:
-        given = np.clip(given, _LEAST_NULL, 0.0)
-    null = gather_rows(given, starts, lengths, np.float16)
+    null, total = _leaf_null(flat.null, starts, lengths)
     item_rows, item_offsets = _leaf_items(np.cumsum(~again) - 1, flat.items[perm], len(leaves))
     offsets = offsets_of(lengths)
     nodes = _intervals(shared[~again])
@@ -101,7 +105,7 @@ def build_radix(flat: Flat) -> RadixArrays:
         node_edges=nodes.edges.astype(np.int32),
         node_leaves=np.stack([nodes.low, nodes.high], axis=1).astype(np.int32),
         node_depth=nodes.depth.astype(depth_type),
-        node_least_null=_least_null(nodes, null, offsets),
+        node_least_null=_least_null(nodes, null, total, offsets),
         leaf_tokens=tokens,
         leaf_null=null,
         leaf_offsets=offsets,
@@ -159,73 +163,6 @@ def _check_tokens(flat: Flat, lengths: Ints) -> None:
         )
     if flat.items.min() < 0:
         raise InputError("an item row is negative", "rows count from 0")
-
-
-def _sorted(tokens: NDArray[np.integer], offsets: Ints) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """The lexicographic order of the sequences; equal ones keep their order.
-
-    Returns:
-        The order; for each place how many tokens are shared with the place before (undefined
-        for equal sequences); and whether the place before holds an equal sequence.
-    """
-    count = len(offsets) - 1
-    perm = np.arange(count, dtype=np.int64)
-    shared = np.zeros(count, dtype=np.int64)
-    again = np.zeros(count, dtype=np.bool_)
-    bits = max(1, int(tokens.max()).bit_length()) if count else 1
-    # Places whose order is open, ascending, and the tie that each belongs to.
-    active, tie = perm.copy(), np.zeros(count, dtype=np.int64)
-    depth = 0
-    while len(active):
-        width = max(1, (_KEY_BITS - int(tie[-1]).bit_length()) // bits)
-        rows = perm[active]
-        key = _keys(tokens, offsets[rows] + depth, offsets[rows + 1], tie, bits, width)
-        order = np.argsort(key)
-        rows, key = rows[order], key[order]
-        perm[active] = rows
-        change = key[1:] ^ key[:-1]
-        new = np.flatnonzero((change != 0) & (tie[1:] == tie[:-1]))
-        same = np.zeros(len(new), dtype=np.int64)
-        for left in range(width):
-            same += (change[new] >> (bits * left)) == 0
-        shared[active[new + 1]] = depth + same
-        depth += width
-        equal = np.concatenate([[False], change == 0, [False]])
-        ended = offsets[rows] + depth >= offsets[rows + 1]
-        again[active[equal[:-1] & ended]] = True
-        on = (equal[:-1] | equal[1:]) & ~ended
-        active, tie = active[on], np.cumsum(~equal[:-1][on]) - 1
-    _order_equals(perm, again)
-    return perm, shared, again
-
-
-def _keys(
-    tokens: NDArray[np.integer], places: Ints, ends: Ints, tie: Ints, bits: int, width: int
-) -> Ints:
-    """The next `width` tokens of each row behind its tie, as one integer.
-
-    Zeros follow the end of a row: rows that differ do so no later than at an end token.
-    """
-    key: Ints = tie.copy()
-    for ahead in range(width):
-        place = places + ahead
-        inside = place < ends
-        place *= inside
-        key <<= bits
-        key |= tokens[place] * inside
-    return key
-
-
-def _order_equals(perm: Ints, again: NDArray[np.bool_]) -> None:
-    """Bring runs of equal sequences back to the order of the input, in place."""
-    if not again.any():
-        return
-    run = again.copy()
-    run[:-1] |= again[1:]
-    places = np.flatnonzero(run)
-    key = np.cumsum(~again)[places] * len(perm) + perm[places]
-    key.sort()
-    perm[places] = key % len(perm)
 
 
 def _leaf_items(leaf_of: Ints, items: Ints, leaves: int) -> tuple[Ints, Ints]:
@@ -326,11 +263,30 @@ def _shallower(depth: Ints) -> Ints:
     return before
 
 
-def _least_null(nodes: _Nodes, null: NDArray[np.float16], offsets: Ints) -> NDArray[np.float32]:
+def _leaf_null(
+    given: NDArray[np.floating], starts: Ints, lengths: Ints
+) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
+    """The log-probabilities of the leaves end to end, and the sum of each leaf."""
+    if given.min(initial=0.0) < _LEAST_NULL or given.max(initial=0.0) > 0.0:
+        given = np.clip(given, _LEAST_NULL, 0.0)
+    null = np.empty(int(lengths.sum()), dtype=np.float16)
+    total = np.empty(len(lengths), dtype=np.float64)
+    end = 0
+    for rows in chunks(len(lengths)):
+        part = given.take(ragged_ranges(starts[rows], lengths[rows])).astype(np.float16)
+        null[end : end + len(part)] = part
+        end += len(part)
+        own = offsets_of(lengths[rows])[:-1]
+        total[rows] = np.add.reduceat(part.astype(np.float64), own)
+    return null, total
+
+
+def _least_null(
+    nodes: _Nodes, null: NDArray[np.float16], total: NDArray[np.float64], offsets: Ints
+) -> NDArray[np.float32]:
     """The lowest sum from each node to a leaf under it, [B], float32."""
     if len(offsets) == 1:
         return np.zeros(len(nodes.depth), dtype=np.float32)
-    total = np.add.reduceat(null, offsets[:-1], dtype=np.float64)
     # reduceat takes pairs (low, high); the padding lets the last interval end at U.
     bounds = np.stack([nodes.low, nodes.high], axis=1).ravel()
     lowest = np.minimum.reduceat(np.append(total, np.inf), bounds)[::2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import Tensor
 Ints = NDArray[np.int64]
 
 _ROWS_AT_ONCE = 1 << 13
-"""Few enough that an index of some twenty entries a row stays in the processor's cache."""
 
 
 def ragged_ranges(starts: Ints, counts: Ints) -> Ints:
@@ -38,24 +38,29 @@ def offsets_of(counts: NDArray[np.integer]) -> Ints:
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
+def chunks(count: int) -> Iterator[slice]:
+    """Rows in pieces of which an index fits in the processor's cache."""
+    for row in range(0, count, _ROWS_AT_ONCE):
+        yield slice(row, row + _ROWS_AT_ONCE)
+
+
 def gather_rows(
     values: NDArray[Any], starts: Ints, counts: Ints, dtype: type[ScalarT]
 ) -> NDArray[ScalarT]:
     """`values[starts[i]:starts[i] + counts[i]]` end to end; the index is made in chunks."""
-    offsets = offsets_of(counts)
-    gathered = np.empty(int(offsets[-1]), dtype=dtype)
-    for row in range(0, len(starts), _ROWS_AT_ONCE):
-        rows = slice(row, row + _ROWS_AT_ONCE)
-        last = min(row + _ROWS_AT_ONCE, len(starts))
-        gathered[offsets[row] : offsets[last]] = values[ragged_ranges(starts[rows], counts[rows])]
+    gathered = np.empty(int(counts.sum()), dtype=dtype)
+    end = 0
+    for rows in chunks(len(starts)):
+        part = values.take(ragged_ranges(starts[rows], counts[rows]))
+        gathered[end : end + len(part)] = part
+        end += len(part)
     return gathered
 
 
 def ragged_sums(values: NDArray[np.float16], starts: Ints, counts: Ints) -> NDArray[np.float64]:
     """The sum of each range `values[starts[i]:starts[i] + counts[i]]`, [n], float64."""
     sums = np.empty(len(starts), dtype=np.float64)
-    for row in range(0, len(starts), _ROWS_AT_ONCE):
-        rows = slice(row, row + _ROWS_AT_ONCE)
+    for rows in chunks(len(starts)):
         taken = values[ragged_ranges(starts[rows], counts[rows])]
         total = np.zeros(len(taken) + 1, dtype=np.float64)
         np.cumsum(taken, out=total[1:], dtype=np.float64)
