@@ -22,7 +22,7 @@ NARROW, CHECKED, ROWS_A_TOKEN = 4096, 256, 128
 """Ranges of so many rows are scanned; of wider ones so many tokens of the model are looked up,
 or one for 128 rows, before they are scanned after all; without logits, above so many rows a
 token of the vocabulary, the whole vocabulary is looked up instead."""
-BLOCK, GROUP = 32, 16
+BLOCK, GROUP = 64, 8
 """Logits under one maximum, and maxima under one of those."""
 STEP = 16
 """Tokens that are looked up together."""
@@ -158,7 +158,11 @@ def block_maxima(logits: I32, maxima: I32, coarse: I32) -> None:
             part = logits[block * BLOCK : (block + 1) * BLOCK]
             best = np.int32(-2147483648)
             for j in range(len(part)):
-                best = max(best, np.int32(ordered(part[j])))
+                best = max(best, part[j] ^ ((part[j] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+            if best > np.int32(0x7F800000) or best == np.int32(-1):  # NaN, -0: not so simple
+                best = np.int32(-2147483648)
+                for j in range(len(part)):
+                    best = max(best, np.int32(ordered(part[j])))
             maxima[block] = best
             most = max(most, best)
         coarse[group] = most
@@ -167,10 +171,10 @@ def block_maxima(logits: I32, maxima: I32, coarse: I32) -> None:
 @helper
 def threshold(maxima: I32, least: int) -> int:
     """A value that at least `least` blocks reach, and not many more, if there are so many."""
-    low, high = -2147483648, np.int64(maxima.max()) + 1
+    low, high = -2147483648, int(maxima.max()) + 1
     if least >= len(maxima):
         return low
-    low = np.int64(maxima.min())
+    low = int(maxima.min())
     while high - low > 1:
         middle = (low + high) >> 1
         value, reached = np.int32(middle), 0
@@ -188,7 +192,7 @@ def threshold(maxima: I32, least: int) -> int:
 @helper
 def between(logits: I32, maxima: I32, coarse: I32, value: int, above: int, keys: I64) -> int:
     """The keys of the logits in [value, above), descending; how many."""
-    size = 0
+    size, floor, ceiling = 0, np.int32(value), np.int32(above)
     for group in range(len(coarse)):
         if coarse[group] < value:
             continue
@@ -196,10 +200,16 @@ def between(logits: I32, maxima: I32, coarse: I32, value: int, above: int, keys:
             if maxima[block] < value:
                 continue
             part = logits[block * BLOCK : (block + 1) * BLOCK]
+            hits = np.uint64(0)  # the loop has no branch, so it is done eight logits at a time
             for j in range(len(part)):
-                here = np.int64(ordered(part[j]))
-                keys[size] = (here << 32) | (0xFFFFFFFF - block * BLOCK - j)
-                size += np.int64(here >= value) & np.int64(here < above)
+                here = np.int32(ordered(part[j]))
+                hits |= np.uint64((here >= floor) & (here < ceiling)) << np.uint64(j)
+            while hits != 0:
+                below = hits & (~hits + np.uint64(1))
+                j = popcount(below - np.uint64(1))
+                keys[size] = key_of(part[j], block * BLOCK + j)
+                size += 1
+                hits ^= below
     for place in range(size // 2 - 1, -1, -1):
         sift(keys, size, place)
     for last in range(size - 1, 0, -1):
@@ -289,7 +299,7 @@ def probe(
         `patience` tokens or so that is less than `wanted`.
     """
     block_maxima(logits, maxima, coarse)
-    found, looked, least, above = 0, 0, 2 * wanted, 2**31
+    found, looked, least, above = 0, 0, 2 * wanted, 2**31 - 1
     while found < wanted and looked < len(logits):
         value = threshold(maxima, least)
         size = between(logits, maxima, coarse, value, above, keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,30 +65,18 @@ class Shard:
         from genmm_retriever.constraints.clues import making
 
         offsets = offsets - offsets[0] + np.arange(len(offsets))
-        size, passages = int(offsets[-1]), len(items)
+        size = int(offsets[-1])
         text = np.empty(size, np.uint32)
         _fill(text, tokens, offsets)
         counts = np.zeros(vocab_size + 1, np.int64)
         making.count_symbols(text, counts)
         doc = reversed_suffixes(text, counts).view(np.uint32)
-        passage = np.empty(size, np.uint32)
-        making.number_passages(offsets, passage)
-        bwt = np.empty(size, np.uint32)
-        middle = size // 2
-        with ThreadPoolExecutor(2) as pool:
-            pieces = [(0, middle), (middle, size)]
-            parts = [
-                pool.submit(making.transform, doc, text, passage, *piece, bwt) for piece in pieces
-            ]
-            for part in parts:
-                part.result()
-        del passage
+        bwt = _transformed(text, offsets, doc)
         starts = np.cumsum(counts) - counts
         psi = np.empty(size, np.uint32)
         making.positions_by_symbol(bwt, 0, size, starts.copy(), psi)
         symbols = np.flatnonzero(counts)
         c = np.append(starts[symbols], size).astype(np.int64)
-        assert passages == len(offsets) - 1
         return cls(text, bwt, psi, doc, symbols.astype(np.uint32), c, offsets, items)
 
     @classmethod
@@ -198,13 +186,33 @@ class Shard:
 
     def gather(self, passages: I64) -> tuple[NDArray[np.uint32], I64]:
         """The tokens of some passages end to end, and where each begins."""
+        from genmm_retriever.constraints.clues import making
+
         length = self.lengths()[passages]
         offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
         tokens = np.empty(int(offsets[-1]), np.uint32)
-        from genmm_retriever.constraints.clues import making
-
         making.gather(self.text.ctypes.data, self.rows, self.offsets[passages], offsets, tokens)
         return tokens, offsets
+
+
+def _transformed(text: U32, offsets: I64, order: U32) -> U32:
+    """The array `bwt`; `order`, the sorted suffixes, becomes `doc`."""
+    from genmm_retriever.constraints.clues import making
+
+    passage, bwt = np.empty(len(text), np.uint32), np.empty(len(text), np.uint32)
+    making.number_passages(offsets, passage)
+    _in_halves(len(text), lambda a, b: making.transform(order, text, passage, a, b, bwt))
+    return bwt
+
+
+def _in_halves(size: int, work: Callable[[int, int], None]) -> None:
+    """Do the rows before and behind the middle side by side, if they are worth a thread."""
+    if size < 1 << 17:
+        work(0, size)
+        return
+    with ThreadPoolExecutor(2) as pool:
+        for part in [pool.submit(work, 0, size // 2), pool.submit(work, size // 2, size)]:
+            part.result()
 
 
 def _fill(text: U32, tokens: NDArray[Any], offsets: I64) -> None:
