@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmm_retriever.constraints.clues import ClueIndex, ClueView
+from genmm_retriever.constraints.clues import ClueIndex, ClueView, suffixes
 from genmm_retriever.constraints.clues import index as index_module
 from genmm_retriever.constraints.clues.suffixes import _doubling, reversed_suffixes
 from genmm_retriever.errors import IndexDamagedError, InputError
@@ -411,3 +411,9 @@ def test_item_rows_are_those_with_a_living_passage():
     assert index.item_rows.tolist() == [4, 10, 12]
     assert index.delete([12, 99]).item_rows.tolist() == [4, 10]
     assert index.delete([4, 10, 12]).merged().item_rows.tolist() == []
+
+
+def test_divsufsort_is_not_needed(monkeypatch):
+    monkeypatch.setattr(suffixes, "find_spec", lambda name: None)
+    corpus: Corpus = [((1, 2, 1, 2, 1), 0), ((), 1), ((2, 1), 2)]
+    check(build(corpus).view(), corpus, LOGITS)

@@ -190,6 +190,22 @@ def threshold(maxima: I32, least: int) -> int:
 
 
 @helper
+def sort_down(keys: I64, size: int) -> None:
+    """Sort the first `size` keys, the largest first (Shell's sort, a few dozen are usual)."""
+    gap = 1
+    while 9 * gap < 4 * size:
+        gap = (9 * gap + 3) // 4
+    while gap > 0:
+        for i in range(gap, size):
+            key, place = keys[i], i
+            while place >= gap and keys[place - gap] < key:
+                keys[place] = keys[place - gap]
+                place -= gap
+            keys[place] = key
+        gap = 4 * gap // 9
+
+
+@helper
 def between(logits: I32, maxima: I32, coarse: I32, value: int, above: int, keys: I64) -> int:
     """The keys of the logits in [value, above), descending; how many."""
     size, floor, ceiling = 0, np.int32(value), np.int32(above)
@@ -210,11 +226,7 @@ def between(logits: I32, maxima: I32, coarse: I32, value: int, above: int, keys:
                 keys[size] = key_of(part[j], block * BLOCK + j)
                 size += 1
                 hits ^= below
-    for place in range(size // 2 - 1, -1, -1):
-        sift(keys, size, place)
-    for last in range(size - 1, 0, -1):
-        keys[0], keys[last] = keys[last], keys[0]
-        sift(keys, last, 0)
+    sort_down(keys, size)
     return size
 
 
@@ -317,7 +329,7 @@ def probe(
                     counts[symbol] = room[0, k]
                     chosen[found] = symbol
                     found += 1
-        least, above = least * 3, value
+        least, above = least * 2, value
     return found
 
 

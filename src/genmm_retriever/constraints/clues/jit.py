@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +22,17 @@ except ImportError as error:
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
+def _sources() -> int:
+    """A checksum of everything that kernels are made of."""
+    total = 0
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        total = zlib.crc32(path.read_bytes(), total)
+    return total
+
+
+_SOURCES = _sources()
+
+
 def kernel(function: FunctionT) -> FunctionT:
     """Compile at the first call, without the GIL; kept on disk where a folder can be written."""
     return _compiled(function)
@@ -31,6 +44,9 @@ def helper(function: FunctionT) -> FunctionT:
 
 
 def _compiled(function: FunctionT, **more: bool) -> FunctionT:
+    # numba looks at the age of a function's own file alone; its cache is to be new when any
+    # helper is.
+    function.__qualname__ += f"_{_SOURCES:08x}"
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", **more}
     try:
         compiled: FunctionT = numba.njit(cache=True, **options)(function)
