@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.corpora import models
+from benchmarks.corpora.identifiers import wordnet_entries
 from benchmarks.corpora.text import TextCorpus, package_text
 from benchmarks.harness import (
     Bar,
@@ -32,7 +33,7 @@ from benchmarks.harness import (
 from benchmarks.peers.brute import next_counts
 from benchmarks.peers.suffix_arrays import InfiniGram, Tokengrams, with_separators
 from benchmarks.processes import usage
-from genmm_retriever.constraints.clues import ClueIndex
+from genmm_retriever.constraints.clues import ClueIndex, ClueView
 
 BEAMS = 15
 LONGEST = 6
@@ -117,28 +118,13 @@ def next_tokens(options: Options) -> Measurement:
     view = build_index(passages, vocabulary).view()
     peers = _peers(options, passages, notes)
     rounds = contexts(passages, options.pick(120, 6), options.seed)
-    torch.set_num_threads(torch.get_num_threads() if options.quick else 1)
-    seconds: dict[str, list[float]] = {name: [] for name in ("ours", "ours, all tokens", *peers)}
-    widths: list[int] = []
-    with quiet_collector():
-        for length, beams in rounds:
-            logits = logits_of(options, vocabulary, beams)
-            ranges = view.start(BEAMS)
-            rows = np.arange(BEAMS)
-            for place in range(length - 1):
-                ranges = view.extend(ranges, rows, [beam[place] for beam in beams])
-            last = [beam[-1] for beam in beams]
-            for name, wanted in (("ours", logits), ("ours, all tokens", None)):
-                started = time.perf_counter()
-                longer = view.extend(ranges, rows, last)
-                view.next_tokens(longer, wanted, WANTED)
-                seconds[name].append((time.perf_counter() - started) / BEAMS)
-            widths += view.counts(longer).tolist()
-            for name, peer in peers.items():
-                for beam in beams:
-                    started = time.perf_counter()
-                    peer.ask(beam)
-                    seconds[name].append(time.perf_counter() - started)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds, widths = _timed_rounds(options, view, vocabulary, peers, rounds)
+        glosses = _glosses(options, vocabulary, notes)
+    finally:
+        torch.set_num_threads(threads)
     micro = {name: 1e6 * statistics.median(spent) for name, spent in seconds.items()}
     others = {name: micro[name] for name in peers}
     return Measurement(
@@ -158,6 +144,7 @@ def next_tokens(options: Options) -> Measurement:
             "microseconds": {name: spread([1e6 * s for s in t]) for name, t in seconds.items()},
             "by_length": _by_length(rounds, seconds["ours"]),
             "share_of_ranges_above_4096": float(np.mean(np.array(widths) > 4096)),
+            "wordnet_glosses": glosses,
             "text": text.about,
         },
         notes=[
@@ -167,6 +154,56 @@ def next_tokens(options: Options) -> Measurement:
             " sequence looked up anew, infini-gram sampling ranges wider than 1,000",
         ],
     )
+
+
+def _timed_rounds(
+    options: Options,
+    view: ClueView,
+    vocabulary: int,
+    peers: dict[str, Any],
+    rounds: list[tuple[int, list[list[int]]]],
+) -> tuple[dict[str, list[float]], list[int]]:
+    """Seconds a beam of each way, and how wide the ranges were."""
+    seconds: dict[str, list[float]] = {name: [] for name in ("ours", "ours, all tokens", *peers)}
+    widths: list[int] = []
+    rows = np.arange(BEAMS)
+    with quiet_collector():
+        for length, beams in rounds:
+            logits = logits_of(options, vocabulary, beams)
+            ranges = view.start(BEAMS)
+            for place in range(length - 1):
+                ranges = view.extend(ranges, rows, [beam[place] for beam in beams])
+            last = [beam[-1] for beam in beams]
+            for name, wanted in (("ours", logits), ("ours, all tokens", None)):
+                started = time.perf_counter()
+                longer = view.extend(ranges, rows, last)
+                view.next_tokens(longer, wanted, WANTED)
+                seconds[name].append((time.perf_counter() - started) / BEAMS)
+            widths += view.counts(longer).tolist()
+            for name, peer in peers.items():
+                for beam in beams:
+                    started = time.perf_counter()
+                    peer.ask(beam)
+                    seconds[name].append(time.perf_counter() - started)
+    return seconds, widths
+
+
+def _glosses(options: Options, vocabulary: int, notes: list[str]) -> dict[str, Any] | None:
+    """The same over the WordNet glosses, ours alone; None where they were not given."""
+    if options.quick:
+        return None
+    if options.wordnet is None or not options.wordnet.is_file():
+        notes.append("WordNet was left out: give --wordnet knowledge/passages.jsonl")
+        return None
+    texts = [entry["text"] for entry in wordnet_entries(options.wordnet)]
+    ids = models.encode_texts(models.load(options.model).tokenizer, texts)
+    tokens = np.concatenate([np.array(one, np.uint32) for one in ids])
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in ids])]).astype(np.int64)
+    passages = tokens, offsets, np.arange(len(ids))
+    view = build_index(passages, vocabulary).view()
+    seconds, _ = _timed_rounds(options, view, vocabulary, {}, contexts(passages, 60, options.seed))
+    micro = {name: 1e6 * statistics.median(spent) for name, spent in seconds.items()}
+    return {"tokens": len(tokens), "passages": len(ids), "microseconds": micro}
 
 
 def _by_length(rounds: list[tuple[int, list[list[int]]]], seconds: list[float]) -> dict[int, float]:

@@ -108,7 +108,8 @@ class InfiniGram:
         ratio = ["--ratio", str(math.ceil(math.log2(size) / 8)), "--token-width", "2"]
         parts, merged = folder / "parts", folder / "merged"
         data = ["--data-file", str(text)]
-        step = -(-size // threads) // 2 * 2 + 2
+        # Parts overlap, which a text smaller than the overlap cannot.
+        step = size if size < 10 * _INFINI_OVERLAP else -(-size // threads) // 2 * 2 + 2
         parts.mkdir()
         merged.mkdir()
         for start in range(0, size, step):

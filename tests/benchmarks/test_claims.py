@@ -1,0 +1,116 @@
+"""Every script runs; its figures on a busy machine mean nothing and are not looked at."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from benchmarks.claims import BENCHMARKS
+from benchmarks.harness import Options, result_of
+from benchmarks.watch import watching
+
+SEARCH = ("step_share", "generate_speed", "corpus_growth", "forward_passes", "brute_force")
+TRIE = ("trie_memory", "trie_build", "trie_lookup")
+CLUES = ("clue_next", "clue_build", "clue_memory", "clue_scaling")
+GPU = ("gpu_step", "gpu_decode")
+
+
+def quick(name, cache, **options):
+    result = result_of(BENCHMARKS[name], Options(quick=True, cache=cache, **options), name)
+    return json.loads(json.dumps(result))
+
+
+def test_all_are_known():
+    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU}
+
+
+@pytest.mark.parametrize("name", SEARCH)
+def test_searches(name, tiny_model, tmp_path):
+    result = quick(name, tmp_path)
+    assert result["value"] > 0
+    assert all(result["also"].values())
+
+
+def test_passes_are_those_of_the_model(tiny_model, tmp_path):
+    result = quick("forward_passes", tmp_path)
+    # One pass for the prompt and one for each further token, the last of which is not fed.
+    assert result["peers"]["transformers generate"] == 16
+    assert 1 < result["value"] <= 16
+
+
+@pytest.mark.parametrize("name", TRIE)
+def test_tries(name, tiny_model, tmp_path):
+    result = quick(name, tmp_path)
+    assert result["value"] > 0
+    assert result["peers"]["dict of dicts"] > 0
+    assert all(result["also"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLUES)
+def test_clues(name, tmp_path):
+    pytest.importorskip("numba")
+    result = quick(name, tmp_path)
+    if result.get("skipped"):
+        pytest.skip(result["skipped"])
+    assert result["value"] > 0
+    assert all(met for text, met in result["also"].items() if text.startswith("the counts"))
+
+
+@pytest.mark.parametrize("name", GPU)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_rows_say_that_there_is_none(name, tmp_path):
+    result = quick(name, tmp_path)
+    assert result["ok"] is None
+    assert "CUDA" in result["skipped"]
+
+
+def test_wordnet_is_left_out_with_a_note(tiny_model, tmp_path):
+    result = quick("forward_passes", tmp_path, wordnet=tmp_path / "absent.jsonl")
+    assert any("WordNet was left out" in note for note in result["notes"])
+
+
+def test_the_watch_counts_and_leaves_nothing_behind(tiny_builtin):
+    from benchmarks.corpora.models import prompts
+
+    with watching(tiny_builtin) as watch:
+        state = tiny_builtin.prefill(prompts(2))
+        tiny_builtin.score_from(state, torch.tensor([0, 1]), [[5, 6, 7], [8, 9]])
+    assert watch.passes == 2
+    assert watch.tokens > 3
+    assert set(watch.methods) == {"prefill", "score_from"}
+    assert 0 < watch.forward["prefill"] <= watch.methods["prefill"]
+    assert 0 < watch.forward["score_from"] <= watch.methods["score_from"]
+    rest, modules, methods = watch.after_prompt(10.0)
+    assert modules <= methods <= 10.0 - watch.methods["prefill"] + 1e-9 or rest < 10.0
+    passes = watch.passes
+    tiny_builtin.prefill(prompts(1))
+    assert watch.passes == passes
+    assert "prefill" not in vars(tiny_builtin)
+
+
+def test_a_random_qwen_is_searched(identifiers):
+    from benchmarks.claims.common import make_trie, searcher
+    from benchmarks.claims.qwen import random_qwen
+
+    mllm = random_qwen("tiny", "cpu")
+    few = identifiers.first(50)
+    found = searcher(mllm, make_trie(few), max_leaves_exact=100)(mllm.picture_prompt("a dog"))
+    assert len(found) == 10
+    assert {h.tokens for h in found} <= {tuple(one) for one in few.lists()}
+    prompt = mllm.encode_prompt(mllm.picture_prompt("a dog"))
+    assert int((prompt["input_ids"] == mllm.model.config.image_token_id).sum()) == 256
+
+
+def test_the_gpu_step_chooses_like_a_plain_beam(identifiers):
+    from benchmarks.claims.common import make_trie
+    from benchmarks.claims.gpu import select_next
+
+    trie = make_trie(identifiers)
+    logprobs = torch.randn(1, 3_000, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    parents, tokens, _ = select_next(trie, trie.start(1), logprobs, torch.zeros(1), 6)
+    first = {one[0] for one in identifiers.lists()}
+    best = sorted(first, key=lambda token: -float(logprobs[0, token]))[:6]
+    assert tokens.tolist() == best
+    assert parents.tolist() == [0] * 6
