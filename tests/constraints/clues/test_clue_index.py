@@ -83,6 +83,9 @@ def check(view: ClueView, corpus: Corpus, logits: Any = None, wanted: int = 3) -
         if gram:
             assert view.counts(ranges).tolist() == [hits], gram
         assert view.document_frequency(ranges).tolist() == [len(holders)]
+        for limit in (0, 1, 2):
+            some = view.document_frequency(ranges, limit)
+            assert some.tolist() == [min(limit, len(holders))]
         numbers, items = view.passages_of(ranges, 0)
         assert items.tolist() == [item for _, item in holders]
         assert [tuple(view.passage_tokens(p).tolist()) for p in numbers] == [t for t, _ in holders]

@@ -33,10 +33,10 @@ def test_numba_is_asked_for_only_when_it_is_needed():
 def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
     compile_now = jit.numba.njit
 
-    def njit(**options):
+    def njit(*functions, **options):
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
-        return compile_now(**options)
+        return compile_now(*functions, **options)
 
     monkeypatch.setattr(jit.numba, "njit", njit)
     double = jit.kernel(lambda value: value * 2)

@@ -101,13 +101,14 @@ def is_alive(shard: I64, row: int) -> bool:
 
 
 @kernel
-def distinct(shard: I64, low: int, high: int, seen: U64, found: I64) -> int:
+def distinct(shard: I64, low: int, high: int, limit: int, seen: U64, found: I64) -> int:
     """The alive passages of a range, each once, in any order.
 
     Args:
         shard: A row of the table.
         low: First row.
         high: Row behind the last.
+        limit: Stop at so many.
         seen: A bit for each passage, all zero; zero again afterwards.
         found: Room for the passages, min(high - low, passages); empty to count alone.
 
@@ -115,41 +116,39 @@ def distinct(shard: I64, low: int, high: int, seen: U64, found: I64) -> int:
         How many there are; -1 if a row names a passage that does not exist.
     """
     doc = as_u32(shard[DOC], shard[ROWS])
-    total = 0
-    damaged = False
-    for i in range(low, high):
-        passage = np.int64(doc[i])
+    total, end = 0, low
+    while end < high and total < limit:
+        passage = int(doc[end])
         if passage >= shard[PASSAGES]:
-            damaged = True
+            total = -1
             break
         bit = np.uint64(1) << np.uint64(passage & 63)
-        if seen[passage >> 6] & bit == 0 and is_alive(shard, i):
+        if seen[passage >> 6] & bit == 0 and is_alive(shard, end):
             seen[passage >> 6] |= bit
             if total < len(found):
                 found[total] = passage
             total += 1
-    for i in range(low, high):
-        passage = np.int64(doc[i])
-        if passage >= shard[PASSAGES]:
-            break
-        seen[passage >> 6] = np.uint64(0)
-    return -1 if damaged else total
+        end += 1
+    for i in range(low, end):
+        seen[int(doc[i]) >> 6] = np.uint64(0)
+    return total
 
 
 @kernel
-def document_frequency(table: I64, low: I64, high: I64, seen: U64, counts: I64) -> bool:
-    """Alive passages of each range; False if a shard is damaged."""
+def document_frequency(table: I64, low: I64, high: I64, limit: int, seen: U64, counts: I64) -> bool:
+    """Alive passages of each range, or `limit`; False if a shard is damaged."""
     nothing = np.empty(0, np.int64)
     for i in range(len(low)):
         counts[i] = 0
         for s in range(len(table)):
             begin, end = low[i, s], high[i, s]
+            left = limit - counts[i]
             if begin == 0 and end == table[s, ROWS]:
-                counts[i] += table[s, ALIVE]
+                counts[i] += min(left, table[s, ALIVE])
             elif end - begin == 1:
-                counts[i] += is_alive(table[s], begin)
+                counts[i] += min(left, np.int64(is_alive(table[s], begin)))
             elif begin < end:
-                here = distinct(table[s], begin, end, seen, nothing)
+                here = distinct(table[s], begin, end, left, seen, nothing)
                 if here < 0:
                     return False
                 counts[i] += here

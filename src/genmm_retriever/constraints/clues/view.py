@@ -166,13 +166,20 @@ class ClueView:
         searching.count(self._table, low, high, counts)
         return counts
 
-    def document_frequency(self, ranges: ClueRanges) -> I64:
-        """Alive passages that contain each sequence, [n]; a nanosecond or two an occurrence."""
+    def document_frequency(self, ranges: ClueRanges, limit: int | None = None) -> I64:
+        """Alive passages that contain each sequence, [n].
+
+        Args:
+            ranges: n sequences.
+            limit: Stop counting at so many, which is what rare and frequent ones need to be
+                told apart; an occurrence takes a nanosecond or two, and there may be millions.
+        """
         from genmm_retriever.constraints.clues import searching
 
         low, high = self._own(ranges)
         counts = np.empty(len(low), np.int64)
-        if not searching.document_frequency(self._table, low, high, self._seen(), counts):
+        most = 2**62 if limit is None else max(0, limit)
+        if not searching.document_frequency(self._table, low, high, most, self._seen(), counts):
             _room.spoil()
             raise _damaged()
         return counts
@@ -261,7 +268,7 @@ class ClueView:
             if begin >= end:
                 continue
             room = np.empty(min(end - begin, part.shard.passages), np.int64)
-            size = searching.distinct(self._table[s], begin, end, self._seen(), room)
+            size = searching.distinct(self._table[s], begin, end, 2**62, self._seen(), room)
             if size < 0:
                 _room.spoil()
                 raise _damaged()
