@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from genmm_retriever.constraints.clues.kept import Kept, check_input
 from genmm_retriever.constraints.clues.shard import Shard
 from genmm_retriever.constraints.clues.view import ClueView, Part
 from genmm_retriever.errors import IndexDamagedError, InputError
@@ -24,27 +25,6 @@ COPIED = 1_000_000
 """Tokens of a subset that is indexed anew rather than looked for in the whole."""
 _MANY = 8
 _HINT = "build the index again"
-
-
-@dataclass(frozen=True, eq=False)
-class _Kept:
-    """A shard with its tombstones; `number` names it for as long as it lives."""
-
-    number: int
-    shard: Shard
-    dead: NDArray[np.bool_] | None = None
-
-    @cached_property
-    def dead_tokens(self) -> int:
-        return 0 if self.dead is None else int(self.shard.lengths()[self.dead].sum())
-
-    @property
-    def alive_tokens(self) -> int:
-        return self.shard.tokens - self.dead_tokens
-
-    @property
-    def alive_passages(self) -> int:
-        return self.shard.passages - (0 if self.dead is None else int(self.dead.sum()))
 
 
 class ClueIndex:
@@ -67,7 +47,7 @@ class ClueIndex:
     """
 
     def __init__(
-        self, shards: Sequence[_Kept], vocab_size: int, shard_tokens: int, number: int
+        self, shards: Sequence[Kept], vocab_size: int, shard_tokens: int, number: int
     ) -> None:
         """See `build` and `from_arrays`."""
         self._shards = tuple(shards)
@@ -110,7 +90,7 @@ class ClueIndex:
         """With more passages, behind the present ones; arguments as for `build`."""
         flat, where = np.asarray(tokens), np.array(offsets, np.int64)
         rows = np.array(items, np.int64)
-        _check_input(flat, where, rows, self.vocab_size)
+        check_input(flat, where, rows, self.vocab_size)
         made, begin = list(self._shards), 0
         while begin < len(rows):
             sizes = where[begin:] - where[begin] + np.arange(len(where) - begin)
@@ -120,7 +100,7 @@ class ClueIndex:
                 raise InputError(f"passage {begin} is too long", f"at most {LARGEST_SHARD} tokens")
             piece = flat[where[begin] : where[end]]
             shard = Shard.build(piece, where[begin : end + 1], rows[begin:end], self.vocab_size)
-            made.append(_Kept(self._next_number + len(made) - len(self._shards), shard))
+            made.append(Kept(self._next_number + len(made) - len(self._shards), shard))
             begin = end
         number = self._next_number + len(made) - len(self._shards)
         return ClueIndex(made, self.vocab_size, self.shard_tokens, number)
@@ -153,15 +133,15 @@ class ClueIndex:
             below: Only shards with fewer alive tokens are joined, with their neighbours of the
                 kind; shards with tombstones are rebuilt in any case. None for all shards.
         """
-        made: list[_Kept] = []
-        number, run = self._next_number, list[_Kept]()
+        made: list[Kept] = []
+        number, run = self._next_number, list[Kept]()
 
         def finish() -> None:
             nonlocal number
             if len(run) == 1 and run[0].dead is None:
                 made.extend(run)
             elif run:
-                texts = [_alive(kept) for kept in run]
+                texts = [kept.alive_text() for kept in run]
                 lengths = np.concatenate([length for _, length, _ in texts])
                 one = ClueIndex((), self.vocab_size, self.shard_tokens, number).add(
                     np.concatenate([tokens for tokens, _, _ in texts]),
@@ -339,30 +319,5 @@ class ClueIndex:
                 if packed.dtype != np.uint8 or packed.shape != (-(-shard.passages // 8),):
                     raise IndexDamagedError(f"tombstones of clue shard {name} do not fit", _HINT)
                 dead = np.unpackbits(packed, count=shard.passages).astype(bool)
-            kept.append(_Kept(own, shard, dead))
+            kept.append(Kept(own, shard, dead))
         return cls(kept, vocab_size, shard_tokens, number)
-
-
-def _alive(kept: _Kept) -> tuple[NDArray[np.uint32], I64, I64]:
-    """Tokens, lengths and items of what is not deleted."""
-    alive = np.arange(kept.shard.passages)
-    if kept.dead is not None:
-        alive = alive[~kept.dead]
-    tokens, offsets = kept.shard.gather(alive)
-    return tokens, np.diff(offsets), kept.shard.items[alive]
-
-
-def _check_input(tokens: NDArray[Any], offsets: I64, items: I64, vocab_size: int) -> None:
-    if tokens.ndim != 1 or (len(tokens) and tokens.dtype.kind not in "iu"):
-        raise InputError("tokens are not a list of integers", "give token ids end to end")
-    if offsets.ndim != 1 or items.ndim != 1 or len(offsets) != len(items) + 1:
-        raise InputError(
-            f"{len(items)} items but offsets of {len(offsets) - 1} passages",
-            "give one item a passage, and one offset more",
-        )
-    if offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any():
-        raise InputError("the offsets do not ascend from 0 to the end", "check the offsets")
-    if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
-        raise InputError(
-            f"tokens from {tokens.min()} to {tokens.max()}", f"they lie in [0, {vocab_size})"
-        )

@@ -205,7 +205,7 @@ class ClueView:
         Raises:
             InputError: If shapes do not fit.
         """
-        from genmm_retriever.constraints.clues import choosing
+        from genmm_retriever.constraints.clues import choosing, ranking
 
         low, high = self._own(ranges)
         n, size = len(low), self.vocab_size
@@ -221,7 +221,7 @@ class ClueView:
                 )
             room, address = n * wanted, logits.ctypes.data
         offsets, tokens, numbers = np.zeros(n + 1, np.int64), *np.empty((2, room), np.int64)
-        blocks = -(-size // choosing.BLOCK)
+        blocks = -(-size // ranking.BLOCK)
         status = choosing.next_tokens(
             self._table,
             low,
@@ -234,7 +234,7 @@ class ClueView:
             _room.zeros("bits", size // 64 + 1, np.uint64),
             _room.zeros("chosen", wanted + 1, np.int64),
             _room.zeros("maxima", blocks, np.int32),
-            _room.zeros("coarse", -(-blocks // choosing.GROUP), np.int32),
+            _room.zeros("coarse", -(-blocks // ranking.GROUP), np.int32),
             _room.zeros("keys", size + 1, np.int64),
             offsets,
             tokens,
