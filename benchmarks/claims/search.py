@@ -224,11 +224,11 @@ def brute_force(options: Options) -> Measurement:
     entries = of_wordnet(mllm, options, notes)
     whole = made_up(mllm, 50_000, options.seed) if entries is None else entries
     draw = np.random.default_rng(options.seed)
-    kept = np.sort(draw.permutation(len(whole))[: options.pick(4_000, 100)])
+    kept = np.sort(draw.permutation(len(whole))[: options.pick(2_000, 100)])
     identifiers = whole.rows(kept)
     search = searcher(mllm, make_trie(identifiers))
     ratios, best, shared = [], [], []
-    for prompt in prompts(options.pick(3, 1)):
+    for prompt in prompts(options.pick(2, 1)):
         found: dict[str, Any] = {}
 
         def beam(prompt: Prompt = prompt, found: dict[str, Any] = found) -> None:

@@ -66,6 +66,14 @@ class Identifiers:
         shift = np.repeat(self.offsets[chosen] - offsets[:-1], lengths)
         return Identifiers(self.tokens[shift + np.arange(offsets[-1])], offsets, self.name)
 
+    def cut(self, length: int) -> Identifiers:
+        """All to one length: the first `length - 1` tokens and the end; shorter ones left out."""
+        chosen = np.flatnonzero(np.diff(self.offsets) >= length)
+        rows = self.tokens[self.offsets[chosen][:, None] + np.arange(length)]
+        rows[:, -1] = self.tokens[-1]
+        offsets = np.arange(len(chosen) + 1, dtype=np.int64) * length
+        return Identifiers(rows.ravel(), offsets, f"{self.name}, cut to {length} tokens")
+
     def lists(self) -> list[list[int]]:
         """Python lists, for peers that take nothing else."""
         flat, ends = self.tokens.tolist(), self.offsets.tolist()

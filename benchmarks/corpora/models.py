@@ -36,6 +36,12 @@ def prompts(count: int) -> list[Prompt]:
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of plain texts; the fast backend, without special tokens."""
-    encoded = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    """Token ids of plain texts by the fast backend; control tokens that they spell stay words."""
+    backend = tokenizer.backend_tokenizer
+    before = backend.encode_special_tokens
+    backend.encode_special_tokens = True
+    try:
+        encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    finally:
+        backend.encode_special_tokens = before
     return [one.ids for one in encoded]

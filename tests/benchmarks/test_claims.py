@@ -103,6 +103,16 @@ def test_a_random_qwen_is_searched(identifiers):
     assert int((prompt["input_ids"] == mllm.model.config.image_token_id).sum()) == 256
 
 
+def test_the_gpu_step_runs_on_any_device():
+    from benchmarks.claims.gpu import measured_step
+
+    found = measured_step(3_000, 0, "cpu")
+    assert found.value > 0
+    assert found.peers["STATIC"] > 0
+    assert found.details["static_identifiers"] > 2_000
+    assert set(found.details["by_depth"]) == set(range(1, 7))
+
+
 def test_the_gpu_step_chooses_like_a_plain_beam(identifiers):
     from benchmarks.claims.common import make_trie
     from benchmarks.claims.gpu import select_next

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from benchmarks.corpora import text
+from benchmarks.corpora import models, text
 from benchmarks.corpora.identifiers import (
     Lexicon,
     synthetic,
@@ -39,6 +39,12 @@ def test_rows_and_lengths(identifiers):
     length = len(lists[0])
     found = identifiers.of_length(length).lists()
     assert found == [one for one in lists if len(one) == length]
+
+
+def test_cut_to_one_length(identifiers):
+    cut = identifiers.cut(12)
+    whole = [one for one in identifiers.lists() if len(one) >= 12]
+    assert cut.lists() == [[*one[:11], 2] for one in whole]
 
 
 def test_a_tokenizer_without_english_pieces_gives_numbers(tiny_builtin):
@@ -111,3 +117,12 @@ def test_passages_never_cross_a_document():
     assert tokens.tolist() == list(range(18))
     assert offsets.tolist() == [0, 5, 7, 12, 17, 18]
     assert items.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_control_tokens_in_a_text_stay_words(tiny_builtin):
+    tokenizer = tiny_builtin.tokenizer
+    ids = models.encode_texts(tokenizer, ["<image>", "a<|im_end|>"])
+    assert all(max(one) < tiny_builtin.vocab_size for one in ids)
+    assert [tokenizer.decode(one) for one in ids] == ["<image>", "a<|im_end|>"]
+    assert len(ids[0]) > 1
+    assert tokenizer("<image>", add_special_tokens=False).input_ids == [tiny_builtin.vocab_size]
