@@ -85,9 +85,9 @@ def own(shared, tmp_path, tiny_builtin):
 @pytest.fixture
 def narrow(monkeypatch):
     """A search that keeps one beam and prunes to the end: it finds an item or two."""
-    from genmm_retriever import asking
+    from genmm_retriever import finding
 
-    monkeypatch.setattr(asking, "_LEAVES_AT_ONCE", 0)
+    monkeypatch.setattr(finding, "_LEAVES_AT_ONCE", 0)
     return {"num_beams": 1}
 
 
