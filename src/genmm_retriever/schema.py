@@ -123,7 +123,8 @@ class FoundClue(_Frozen):
         text: The phrase as written.
         logprob: Natural log-probability of its tokens given the query.
         score: What it adds to the item's sum, in squared nats of log-odds: how much likelier
-            the query makes the phrase than the corpus does, less for repeated tokens.
+            the query makes the phrase than the corpus does, less for repeated tokens; 0 for
+            the best phrase of an item that no likelier one leads to.
         count: How often it occurs in what the query may find.
         documents: In how many passages.
         given: True if it is a phrase of the query itself that the model did not write.
@@ -147,7 +148,8 @@ class Evidence(_Frozen):
         identifiers: What the model wrote for it, best first; empty if `filled`.
         clues: In an index of clues the phrases that cover its best passage, heaviest first.
         generation: The item's score after merging its identifiers, by logsumexp; with clues
-            the square root of the sum of their scores. Both in nats.
+            the square root of the sum of their scores, or at most 0 if none adds anything.
+            Both in nats.
         verification: The verifier's calibrated probability, or None when it did not run.
         parts: The verifier's parts before fusion (`likelihood` in nats a token,
             `text_likelihood` the same given its caption, `contrastive` as a cosine), as far

@@ -4,6 +4,10 @@ A clue n weighs `w(n) = max(0, log[p(n|q) (1 - p(n)) / (p(n) (1 - p(n|q)))]) ** 
 its smoothed frequency in the text. A passage scores the sum over the clues that cover it without
 overlap, heaviest first, each times `1 - b + b * new / distinct`: of its distinct tokens those
 count in full that no heavier clue of the passage has.
+
+Clues that the query makes no likelier weigh nothing. What they alone name comes behind all the
+rest, in order of their log-odds: in a small text, or for a hesitant model, that is better than
+no order.
 """
 
 from __future__ import annotations
@@ -82,9 +86,10 @@ class ClueCandidate:
     Attributes:
         row: The item.
         score: Of its best passage: the sum of its clues' scores to the power 1 / a, so that a
-            single clue scores its log-odds in nats.
+            single clue scores its log-odds in nats. Where no clue weighs anything the log-odds
+            of the best one, at most 0.
         passage: The best passage; equal ones: the first.
-        clues: The clues that cover it, heaviest first.
+        clues: The clues that cover it, heaviest first; if none weighs anything the best one.
     """
 
     row: int
@@ -111,9 +116,12 @@ def clue_weight(
         >>> clue_weight(math.log(0.001), 5, 995)  # likelier without the query
         0.0
     """
-    frequency = math.log((count + prior) / (tokens + prior))
-    odds = _log_odds(logprob) - _log_odds(frequency)
-    return float(max(0.0, odds) ** exponent)
+    return float(max(0.0, _gain(logprob, count, tokens, prior)) ** exponent)
+
+
+def _gain(logprob: float, count: int, tokens: int, prior: float) -> float:
+    """The log-odds of a phrase given the query less those in the text."""
+    return _log_odds(logprob) - _log_odds(math.log((count + prior) / (tokens + prior)))
 
 
 def _log_odds(logprob: float) -> float:
@@ -145,9 +153,9 @@ def cover_passages(
     config = config or CoverConfig()
     size = int(view.counts(view.start(1))[0])
     prior = smoothing(config.prior, size)
-    weighed = [(clue_weight(c.logprob, c.count, size, config.exponent, prior), c) for c in clues]
+    gains = [(_gain(c.logprob, c.count, size, prior), c) for c in clues]
     keys = sorted(
-        (pair for pair in weighed if pair[0] > 0),
+        (pair for pair in gains if pair[0] > -math.inf),
         key=lambda pair: (-pair[0], -len(pair[1].tokens), pair[1].tokens),
     )
     if not keys:
@@ -157,8 +165,8 @@ def cover_passages(
     texts = [np.asarray(passage_tokens(p), dtype=np.int64) for p in nominated.tolist()]
     places = occurrences(texts, [clue.tokens for _, clue in keys])
     for passage, item, found in zip(nominated.tolist(), items.tolist(), places, strict=True):
-        total, covering = _cover(keys, found, config.repetition)
-        candidate = ClueCandidate(item, total ** (1 / config.exponent), passage, covering)
+        score, covering = _cover(keys, found, config)
+        candidate = ClueCandidate(item, score, passage, covering)
         known = best.get(item)
         if known is None or (-candidate.score, passage) < (-known.score, known.passage):
             best[item] = candidate
@@ -170,26 +178,30 @@ def _nominated(
 ) -> tuple[Ints, Ints]:
     """The passages that are scored in full, by id, and their items.
 
-    They are ranked by the plain sum of their clues' weights, which no cover by these clues exceeds.
+    They are ranked by the plain sum of their clues' weights, which no cover by these clues
+    exceeds; those of equal sums by their best clue.
     """
-    naming = [(w, clue) for w, clue in keys if clue.count <= config.most_hits]
-    passages, items, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
-    for weight, found, of in _lookups(view, naming, config.most_hits):
+    naming = [(gain, clue) for gain, clue in keys if clue.count <= config.most_hits]
+    passages, items, gains = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+    for gain, found, of in _lookups(view, naming, config.most_hits):
         passages.append(np.asarray(found, dtype=np.int64))
         items.append(np.asarray(of, dtype=np.int64))
-        weights.append(np.full(len(found), weight))
+        gains.append(np.full(len(found), gain))
     ids, first, inverse = np.unique(
         np.concatenate(passages), return_index=True, return_inverse=True
     )
-    totals = np.bincount(inverse, weights=np.concatenate(weights), minlength=len(ids))
-    best = np.sort(np.lexsort((ids, -totals))[: config.passages])
+    gain_of = np.concatenate(gains)
+    totals = np.bincount(inverse, np.maximum(gain_of, 0) ** config.exponent, len(ids))
+    highest = np.full(len(ids), -np.inf)
+    np.maximum.at(highest, inverse, gain_of)
+    best = np.sort(np.lexsort((ids, -highest, -totals))[: config.passages])
     return ids[best], np.concatenate(items)[first[best]]
 
 
 def _lookups(
     view: ClueTexts, keys: Sequence[tuple[float, Clue]], limit: int
 ) -> list[tuple[float, Ints, Ints]]:
-    """Weight, passages and items of each key; all keys of a length are looked up together."""
+    """Log-odds, passages and items of each key; all keys of a length are looked up together."""
     found = []
     ranges = view.start(len(keys))
     alive = np.arange(len(keys))
@@ -211,30 +223,37 @@ def _lookups(
 
 
 def _cover(
-    keys: Sequence[tuple[float, Clue]], found: Sequence[tuple[int, Sequence[int]]], repeated: float
+    keys: Sequence[tuple[float, Clue]],
+    found: Sequence[tuple[int, Sequence[int]]],
+    config: CoverConfig,
 ) -> tuple[float, tuple[FoundClue, ...]]:
-    """The greedy cover of one passage: its sum and the clues that make it.
+    """The greedy cover of one passage: its score and the clues that make it.
 
     Args:
-        keys: Weights and clues, heaviest first.
+        keys: Log-odds and clues, best first.
         found: Keys that occur, ascending, with the places where they begin, ascending.
-        repeated: b.
+        config: How clues add up.
     """
     taken = 0  # a bit a token of the passage
     seen: set[int] = set()
-    covering = []
+    covering: list[FoundClue] = []
     for key, places in found:
-        weight, clue = keys[key]
+        gain, clue = keys[key]
+        if gain <= 0 and covering:
+            break
         span = (1 << len(clue.tokens)) - 1
         own = []
         for place in places:
             if not taken & (span << place):
                 taken |= span << place
                 own.append(place)
+        if gain <= 0:
+            return gain, (FoundClue(clue, 0.0, tuple(own)),)
         if own:
             distinct = set(clue.tokens)
             fresh = len(distinct - seen) / len(distinct)
             seen |= distinct
-            score = weight * (1 - repeated + repeated * fresh)
-            covering.append(FoundClue(clue, score, tuple(own)))
-    return math.fsum(one.score for one in covering), tuple(covering)
+            share = 1 - config.repetition + config.repetition * fresh
+            covering.append(FoundClue(clue, share * gain**config.exponent, tuple(own)))
+    total = math.fsum(one.score for one in covering)
+    return total ** (1 / config.exponent), tuple(covering)

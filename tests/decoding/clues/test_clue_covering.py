@@ -88,15 +88,15 @@ def test_repeated_tokens_by_hand(brute):
         ),
         clue(view, (8,), -9.0),
     ]
-    [found] = cover(view, clues)
+    found, _ = cover(view, clues)
     heavy, light = found.clues
     assert heavy.clue.tokens == (1, 2, 3)
     # Of three distinct tokens one is new: 1 - 0.8 + 0.8 / 3.
     weight = clue_weight(-3.0, 1, 995)
     assert light.score == pytest.approx(weight * (0.2 + 0.8 / 3))
-    [plain] = cover(view, clues, CoverConfig(repetition=0))
+    plain, _ = cover(view, clues, CoverConfig(repetition=0))
     assert plain.clues[1].score == pytest.approx(weight)
-    [strict] = cover(view, clues, CoverConfig(repetition=1))
+    strict, _ = cover(view, clues, CoverConfig(repetition=1))
     assert strict.clues[1].score == pytest.approx(weight / 3)
 
 
@@ -115,8 +115,9 @@ def test_an_item_is_worth_its_best_passage(brute):
     view = brute([[1, 2], [3, 4, 1], [5], [3, 4], [9] * 490], items=[7, 7, 8, 6, 8])
     clues = [clue(view, (1,), -2.0), clue(view, (3, 4), -0.5), clue(view, (5,), -9.0)]
     found = cover(view, clues)
-    # (5) is less likely than by chance, and names nothing.
-    assert [c.row for c in found] == [7, 6]
+    # (5) is less likely than by chance: what it alone names comes last.
+    assert [c.row for c in found] == [7, 6, 8]
+    assert found[2].score < 0 == found[2].clues[0].score
     assert found[0].passage == 1
     assert [f.clue.tokens for f in found[0].clues] == [(3, 4), (1,)]
     expected = clue_weight(-2.0, 2, view.tokens) + clue_weight(-0.5, 2, view.tokens)
@@ -160,7 +161,30 @@ def test_a_small_text_is_smoothed_less(brute):
 def test_nothing_from_nothing(brute):
     view = brute([[1, 2], [9] * 50])
     assert cover(view, []) == []
-    assert cover(view, [clue(view, (1,), -40.0)]) == []
+    assert cover(view, [clue(view, (1,), -math.inf)]) == []
+
+
+def test_what_weighs_nothing_is_ordered_by_log_odds(brute):
+    view = brute([[1, 2], [3, 2, 1], [4], [2], [9] * 50])
+    clues = [clue(view, (1,), -9.0), clue(view, (2,), -7.0), clue(view, (4,), -8.0)]
+
+    def odds(logprob, count):
+        frequency = (count + 5) / (57 + 5)
+        odds = math.log(math.exp(logprob) / (1 - math.exp(logprob)))
+        return odds - math.log(frequency / (1 - frequency))
+
+    found = cover(view, clues)
+    assert [(c.row, c.passage) for c in found] == [(0, 0), (1, 1), (3, 3), (2, 2)]
+    assert [c.score for c in found] == pytest.approx([odds(-7, 3)] * 3 + [odds(-8, 1)])
+    for candidate in found:
+        [only] = candidate.clues
+        assert only.score == 0
+    assert found[1].clues[0].places == (1,)
+    # One clue of weight outdoes them all, and they add nothing to it.
+    found = cover(view, [*clues, clue(view, (3,), -0.5)])
+    assert found[0].row == 1
+    assert [f.clue.tokens for f in found[0].clues] == [(3,)]
+    assert [c.row for c in found[1:]] == [0, 3, 2]
 
 
 @pytest.mark.parametrize(
@@ -174,19 +198,29 @@ def test_options_out_of_range(options):
 
 
 def cover_by_hand(view, clues, passage, repetition, exponent):
-    """The same cover, retold plainly."""
-    weighed = [(clue_weight(c.logprob, c.count, view.tokens, exponent), c.tokens) for c in clues]
+    """The same cover, retold plainly; None if no clue stands in the passage."""
+    weighed = []
+    for c in clues:
+        frequency = (c.count + 5) / (view.tokens + 5)
+        likely = math.exp(c.logprob)
+        odds = math.log(likely / (1 - likely)) - math.log(frequency / (1 - frequency))
+        if view.places(c.tokens, passage):
+            weighed.append((odds, c.tokens))
+    if not weighed:
+        return None
+    if max(weighed)[0] <= 0:
+        return max(weighed)[0]
     taken, seen, total = set(), set(), 0.0
-    for weight, phrase in sorted(weighed, key=lambda wc: (-wc[0], -len(wc[1]), wc[1])):
+    for odds, phrase in sorted(weighed, key=lambda wc: (-wc[0], -len(wc[1]), wc[1])):
         own = False
-        for place in view.places(phrase, passage) if weight > 0 else ():
+        for place in view.places(phrase, passage) if odds > 0 else ():
             span = set(range(place, place + len(phrase)))
             if not span & taken:
                 taken |= span
                 own = True
         if own:
             new = set(phrase) - seen
-            total += weight * (1 - repetition + repetition * len(new) / len(set(phrase)))
+            total += odds**exponent * (1 - repetition + repetition * len(new) / len(set(phrase)))
             seen |= set(phrase)
     return total ** (1 / exponent)
 
@@ -206,8 +240,8 @@ def test_scores_are_those_of_a_plain_retelling(brute, passages, wanted, seed, re
     best = {}
     for passage, item in enumerate(view.items):
         score = cover_by_hand(view, clues, passage, repetition, exponent)
-        if score > best.get(item, 0):
-            best[item] = score
+        if score is not None:
+            best[item] = max(score, best.get(item, -math.inf))
     found = cover(view, clues, config)
     assert {c.row: c.score for c in found} == pytest.approx(best)
     keys = [(-c.score, c.row) for c in found]
