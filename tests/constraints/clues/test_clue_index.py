@@ -420,3 +420,30 @@ def test_divsufsort_is_not_needed(monkeypatch):
     monkeypatch.setattr(suffixes, "find_spec", lambda name: None)
     corpus: Corpus = [((1, 2, 1, 2, 1), 0), ((), 1), ((2, 1), 2)]
     check(build(corpus).view(), corpus, LOGITS)
+
+
+def test_the_likeliest_of_a_large_vocabulary():
+    draw = np.random.default_rng(3)
+    size = 20_000
+    words = np.minimum(draw.zipf(1.1, 60_000) - 1, size - 1).astype(np.int32)
+    index = ClueIndex.build(words, np.arange(0, 60_001, 50), np.arange(1200), vocab_size=size)
+    logits = draw.normal(size=(6, size)).astype(np.float32)
+    logits[1] = logits[1].round(1)  # many are equally likely
+    logits[2] = np.where(logits[2] > 0, -0.0, 0.0)
+    logits[3, draw.integers(0, size, 15_000)] = np.nan
+    logits[4, draw.integers(0, size, 15_000)] = -np.inf
+    logits[5] = -np.arange(size)[::-1]
+    view = index.view()
+    ranges = view.extend(view.start(1), [0] * 6, [words[0]] * 6)
+    for start in (view.start(6), ranges):
+        legal = view.next_tokens(start)[1][: view.next_tokens(start)[0][1]]
+        for wanted in (1, 7, 40, 500):
+            expected = []
+            for row in np.nan_to_num(logits, nan=-np.inf, posinf=np.inf, neginf=-np.inf):
+                nan = np.isnan(logits[len(expected)])
+                order = np.lexsort((legal, nan[legal], -row[legal]))
+                expected.append(np.sort(legal[order[:wanted]]).tolist())
+            for limits in (None, (0, 10**9, 10**9), (10**9, 0, 10**9)):
+                view.limits = limits
+                offsets, tokens, _ = view.next_tokens(start, logits, wanted)
+                assert [tokens[a:b].tolist() for a, b in pairwise(offsets)] == expected

@@ -65,13 +65,15 @@ def scan(table: I64, low: I64, high: I64, vocab_size: int, counts: I64, seen: I6
 
 
 @helper
-def likeliest(seen: I64, found: int, logits: I32, wanted: int, heap: I64) -> int:
+def likeliest(seen: I64, found: int, logits: I32, wanted: int, keys: I64, heap: I64) -> int:
     """Put the `wanted` likeliest of the symbols seen first in `heap`; how many."""
+    for i in range(found):  # apart, so that the memory is waited for but once
+        token = max(0, seen[i] - 1)
+        keys[i] = key_of(logits[token], token)
     size = 0
     for i in range(found):
         if seen[i] > 0:
-            token = seen[i] - 1
-            size = keep_largest(heap, size, key_of(logits[token], token), wanted)
+            size = keep_largest(heap, size, keys[i], wanted)
     for i in range(size):
         heap[i] = token_of(heap[i]) + 1
     return size
@@ -200,7 +202,9 @@ def probe(
                     counts[symbol] = room[0, k]
                     chosen[found] = symbol
                     found += 1
-        least, above = least * 2, value
+        # As many more as are needed if they are found as often as those before.
+        more = (wanted - found) * looked * 5 // (4 * max(found, 1)) + STEP
+        least, above = looked + min(more, 3 * looked), value
     return found
 
 
@@ -302,7 +306,7 @@ def next_tokens(
             if found < 0:
                 return DAMAGED
             if logits and found > wanted:
-                size = likeliest(seen, found, row, wanted, chosen)
+                size = likeliest(seen, found, row, wanted, keys, chosen)
                 place = emit(chosen, size, counts, bits, tokens, numbers, place)
             else:
                 place = emit(seen, found, counts, bits, tokens, numbers, place)
