@@ -379,7 +379,7 @@ class GenerativeMMRetriever:
                 where = ", ".join(f"{start}-{end}" for start, end in clue.spans)
                 lines.append(
                     f"   {'in common' if clue.given else 'written':<10} {clue.text!r}  "
-                    f"log p {clue.logprob:.2f}, adds {clue.score:.1f}, at {where}"
+                    f"log p {clue.logprob:.2f}, adds {clue.score:.1f}" + (where and f", at {where}")
                 )
             if evidence.filled:
                 lines.append("   filled     nothing that was written led here")

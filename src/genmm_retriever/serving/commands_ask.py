@@ -99,7 +99,8 @@ def _clue(found: FoundClue) -> str:
     """A clue with its places in the caption, in characters."""
     where = ", ".join(f"{start}-{end}" for start, end in found.spans)
     of = "of the query, " if found.given else ""
-    return f"{printable(found.text)}  ({of}logprob {found.logprob:.2f}, at {where})"
+    at = f", at {where}" if where else ""
+    return f"{printable(found.text)}  ({of}logprob {found.logprob:.2f}{at})"
 
 
 def _cut(text: str, length: int = 120) -> str:
