@@ -39,9 +39,15 @@ def make_trie(identifiers: Identifiers) -> TokenTrie:
 def searcher(mllm: Any, trie: TokenTrie, **changes: Any) -> Callable[[Prompt], list[Hypothesis]]:
     """Our search of one prompt under the settings that transformers is given too.
 
-    Plain likelihood, no length penalty, `BEAMS` beams, the best `WANTED` identifiers.
+    Plain likelihood, no length penalty, `BEAMS` beams and nothing beside them, the best
+    `WANTED` identifiers.
     """
-    settings: dict[str, Any] = {"num_beams": BEAMS, "debias": 0.0, "num_hypotheses": WANTED}
+    settings: dict[str, Any] = {
+        "num_beams": BEAMS,
+        "debias": 0.0,
+        "max_leaves_exact": 0,
+        "num_hypotheses": WANTED,
+    }
     config = BeamConfig(**(settings | changes))
 
     def run(prompt: Prompt) -> list[Hypothesis]:

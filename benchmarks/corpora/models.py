@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from genmm_retriever.models.base import Prompt, TextPart
+import numpy as np
+from PIL import Image
+
+from genmm_retriever.models.base import ImagePart, Prompt, TextPart
 
 QUERIES = (
     "a black dog runs over the grass",
@@ -28,6 +31,17 @@ def load(name: str) -> Any:
     from genmm_retriever.models.loading import load_model
 
     return load_model(name)
+
+
+def picture_prompts(mllm: Any, count: int, seed: int = 0) -> list[Prompt]:
+    """Picture queries in the builtin model's form, features encoded beforehand as in an index."""
+    draw = np.random.default_rng(seed)
+    pictures = [
+        Image.fromarray(draw.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize((260, 260))
+        for _ in range(count)
+    ]
+    features = mllm.encode_images(pictures)
+    return [Prompt((ImagePart(features=one), TextPart("Find."))) for one in features]
 
 
 def prompts(count: int) -> list[Prompt]:

@@ -29,7 +29,14 @@ def test_all_are_known():
 def test_searches(name, tiny_model, tmp_path):
     result = quick(name, tmp_path)
     assert result["value"] > 0
-    assert all(result["also"].values())
+    assert not result.get("skipped")
+
+
+def test_both_ways_of_decoding_find_ten(tiny_model, tmp_path):
+    details = quick("generate_speed", tmp_path)["details"]
+    assert set(details["times_as_fast_by_kind"]) == {"text", "picture"}
+    assert all(row["fed"][name]["passes"] > 1 for row in details["each"] for name in row["fed"])
+    assert all(0 <= row["same_of_ten"] <= 10 for row in details["each"])
 
 
 def test_passes_are_those_of_the_model(tiny_model, tmp_path):
