@@ -205,6 +205,19 @@ def test_merging_leaves_large_shards_and_their_names_alone():
     assert again["shards"][4:].tolist() == [0, 4], "a number is never used twice"
 
 
+def test_a_large_shard_is_seldom_written_anew():
+    index = build([((1, 2, 3) * 20, n) for n in range(20)], 100_000)
+    for n in range(40):
+        index = index.add(*flat([((4, 5), 100 + n)])).delete([97 + n])
+        if index.needs_merge:
+            index = index.merged(below=index.shard_tokens // 8)
+        assert index.shards < 10
+    assert "0000/bwt" in index.to_arrays()
+    gone = index.delete(np.arange(19))
+    assert gone.needs_merge
+    assert "0000/bwt" not in gone.merged(below=1).to_arrays(), "too much of it was deleted"
+
+
 def test_deleting_leaves_the_arrays_of_shards_alone():
     index = build([((1, 2), 0), ((1,), 1)])
     before, after = index.to_arrays(), index.delete([1]).to_arrays()
@@ -383,7 +396,15 @@ def test_what_cannot_be_indexed_is_refused(tokens, offsets, items):
 def test_what_cannot_be_asked_is_refused():
     view = build([((1, 2), 0)]).view()
     start = view.start(2)
-    for rows, tokens in [([2], [1]), ([-1], [1]), ([0], [V]), ([0], [-1]), ([0, 1], [1])]:
+    for rows, tokens in [
+        ([2], [1]),
+        ([0.5], [1]),
+        ([[0]], [[1]]),
+        ([-1], [1]),
+        ([0], [V]),
+        ([0], [-1]),
+        ([0, 1], [1]),
+    ]:
         with pytest.raises(InputError):
             view.extend(start, rows, tokens)
     with pytest.raises(InputError):

@@ -17,11 +17,15 @@ from genmm_retriever.constraints.clues.ranking import (
 from genmm_retriever.constraints.clues.searching import (
     BITS,
     BWT,
+    DAMAGED,
+    FOREIGN,
+    OK,
     PSI,
     ROWS,
     STARTS,
     alive_before,
     appended,
+    foreign,
     is_alive,
     within,
 )
@@ -32,7 +36,11 @@ or one for 128 rows, before they are scanned after all; without logits, above so
 token of the vocabulary, the whole vocabulary is looked up instead."""
 STEP = 16
 """Tokens that are looked up together."""
-OK, DAMAGED, FOREIGN = 0, 1, 2
+
+Room = tuple[I64, I64, U64, I64, I32, I32, I64]
+"""What `next_tokens` writes on: counts by symbol, zeros and zeros again afterwards, [V + 1];
+symbols seen, [V + 2]; bits by symbol, zeros as well, [V // 64 + 1]; symbols chosen,
+[wanted + 1]; maxima of each `BLOCK` logits and of each `GROUP` of these; keys, [V + 1]."""
 
 
 @helper
@@ -229,13 +237,7 @@ def next_tokens(
     logits: int,
     wanted: int,
     limits: tuple[int, int, int],
-    counts: I64,
-    seen: I64,
-    bits: U64,
-    chosen: I64,
-    maxima: I32,
-    coarse: I32,
-    keys: I64,
+    held: Room,
     offsets: I64,
     tokens: I64,
     numbers: I64,
@@ -249,29 +251,24 @@ def next_tokens(
         logits: Address of the logits, float32, [n, V]; 0 for all tokens, whatever `wanted` is.
         wanted: How many tokens a range at most.
         limits: `NARROW`, `CHECKED`, `ROWS_A_TOKEN`; no answer depends on them.
-        counts: Zeros, [V + 1]; zeros again afterwards, as `bits`.
-        seen: Room, [V + 2].
-        bits: Zeros, [V // 64 + 1].
-        chosen: Room, [wanted + 1].
-        maxima: Room, one for each `BLOCK` logits.
-        coarse: Room, one for each `GROUP` of these.
-        keys: Room, [V + 1].
+        held: See `Room`.
         offsets: Written, [n + 1].
         tokens: Written, ascending within a range.
         numbers: Written, their counts.
 
     Returns:
-        `OK`, `DAMAGED` if a shard contradicts itself, `FOREIGN` if ranges exceed the shards.
+        `OK`, or what is wrong.
     """
+    counts, seen, bits, chosen, maxima, coarse, keys = held
     vocab_size, place = len(counts) - 1, 0
     narrow, checked, rows_a_token = limits
     offsets[0] = 0
     room = np.empty((3, STEP), np.int64)
     for i in range(len(low)):
+        if foreign(table, low[i], high[i]):
+            return FOREIGN
         width = 0
         for s in range(len(table)):
-            if low[i, s] < 0 or high[i, s] > table[s, ROWS]:
-                return FOREIGN
             width += max(0, high[i, s] - low[i, s])
         row = as_i32(logits + 4 * i * vocab_size if logits else 0, vocab_size)
         found = -1

@@ -121,24 +121,27 @@ class ClueIndex:
 
     @property
     def needs_merge(self) -> bool:
-        """Whether there are many small shards, or a quarter of a shard is deleted."""
-        small = sum(kept.alive_tokens * _MANY < self.shard_tokens for kept in self._shards)
-        dead = any(4 * kept.dead_tokens > kept.shard.tokens for kept in self._shards)
-        return small > _MANY or dead
+        """Whether small shards are many, or a quarter of a shard is deleted."""
+        below = self.shard_tokens // _MANY
+        small = sum(kept.alive_tokens < below for kept in self._shards)
+        if not all(kept.mostly_alive for kept in self._shards):
+            return True
+        return small > _MANY and any(len(run) > 1 for run in self._runs(below))
 
     def merged(self, *, below: int | None = None) -> ClueIndex:
-        """The same passages in fewer shards without tombstones.
+        """The same passages in fewer shards, with fewer tombstones.
 
         Args:
-            below: Only shards with fewer alive tokens are joined, with their neighbours of the
-                kind; shards with tombstones are rebuilt in any case. None for all shards.
+            below: Of neighbouring shards with fewer alive tokens, those are joined that are no
+                larger than all behind them together, so that a passage is seldom moved; and
+                shards a quarter of which is deleted are rebuilt. None joins all and rebuilds
+                what has any tombstone.
         """
         made: list[Kept] = []
-        number, run = self._next_number, list[Kept]()
-
-        def finish() -> None:
-            nonlocal number
-            if len(run) == 1 and run[0].dead is None:
+        number = self._next_number
+        for run in [list(self._shards)] if below is None else self._runs(below):
+            tidy = all(kept.dead is None if below is None else kept.mostly_alive for kept in run)
+            if len(run) == 1 and tidy:
                 made.extend(run)
             elif run:
                 texts = [kept.alive_text() for kept in run]
@@ -150,17 +153,19 @@ class ClueIndex:
                 )
                 made.extend(one._shards)
                 number = one._next_number
-            run.clear()
-
-        for kept in self._shards:
-            joined = below is None or kept.alive_tokens < below
-            if run and not joined:
-                finish()
-            run.append(kept)
-            if not joined:
-                finish()
-        finish()
         return ClueIndex(made, self.vocab_size, self.shard_tokens, number)
+
+    def _runs(self, below: int) -> list[list[Kept]]:
+        """The shards in order, those together that a merge would join."""
+        runs: list[list[Kept]] = []
+        small: list[Kept] = []
+        for kept in self._shards:
+            if kept.alive_tokens < below:
+                small.append(kept)
+            else:
+                runs += [*_joined(small), [kept]]
+                small = []
+        return runs + _joined(small)
 
     @property
     def tokens(self) -> int:
@@ -321,3 +326,12 @@ class ClueIndex:
                 dead = np.unpackbits(packed, count=shard.passages).astype(bool)
             kept.append(Kept(own, shard, dead))
         return cls(kept, vocab_size, shard_tokens, number)
+
+
+def _joined(small: list[Kept]) -> list[list[Kept]]:
+    """Neighbours, joined from the first that is no larger than all behind it."""
+    sizes = np.array([kept.alive_tokens for kept in small], np.int64)
+    behind = sizes[::-1].cumsum()[::-1] - sizes
+    due = np.flatnonzero(sizes[:-1] <= behind[:-1])
+    first = int(due[0]) if len(due) else len(small)
+    return [[kept] for kept in small[:first]] + ([small[first:]] if first < len(small) else [])

@@ -29,6 +29,12 @@ class Kept:
         return 0 if self.dead is None else int(self.shard.lengths()[self.dead].sum())
 
     @property
+    def mostly_alive(self) -> bool:
+        """Whether at most a quarter of the rows are of deleted passages."""
+        dead = self.dead_tokens + self.shard.passages - self.alive_passages
+        return 4 * dead <= self.shard.rows
+
+    @property
     def alive_tokens(self) -> int:
         """Tokens of the other passages."""
         return self.shard.tokens - self.dead_tokens

@@ -14,6 +14,8 @@ from genmm_retriever.constraints.clues.making import I64, U32, U64, popcount
 # Columns of the table: addresses first. BITS is 0 where every passage is alive.
 BWT, PSI, DOC, STARTS, BITS, RANKS, ROWS, PASSAGES, ALIVE = range(9)
 COLUMNS = 9
+# What a kernel may say.
+OK, DAMAGED, FOREIGN, NO_ROW, NO_TOKEN = range(5)
 
 
 @helper
@@ -67,28 +69,55 @@ def alive_before(shard: I64, row: int) -> int:
     return int(ranks[row >> 6]) + popcount(bits[row >> 6] & mask)
 
 
+@helper
+def foreign(table: I64, low: I64, high: I64) -> bool:
+    """Whether one range lies outside the shards."""
+    outside = False
+    for s in range(len(table)):
+        outside |= low[s] < 0 or high[s] > table[s, ROWS]
+    return outside
+
+
 @kernel
 def extend(
-    table: I64, low: I64, high: I64, rows: I64, tokens: I64, new_low: I64, new_high: I64
-) -> None:
-    """Append `tokens[i]` to the range of `rows[i]`, into [n, S]."""
+    table: I64,
+    low: I64,
+    high: I64,
+    rows: I64,
+    tokens: I64,
+    vocab_size: int,
+    new_low: I64,
+    new_high: I64,
+) -> int:
+    """Append `tokens[i]` to the range of `rows[i]`, into [n, S]; `OK` or what is wrong."""
     for i in range(len(rows)):
+        row = rows[i]
+        if row < 0 or row >= len(low):
+            return NO_ROW
+        if tokens[i] < 0 or tokens[i] >= vocab_size:
+            return NO_TOKEN
+        if foreign(table, low[row], high[row]):
+            return FOREIGN
         for s in range(len(table)):
             new_low[i, s], new_high[i, s] = appended(
-                table[s], low[rows[i], s], high[rows[i], s], tokens[i] + 1
+                table[s], low[row, s], high[row, s], tokens[i] + 1
             )
+    return OK
 
 
 @kernel
-def count(table: I64, low: I64, high: I64, counts: I64) -> None:
-    """Alive rows of each range that are no separators."""
+def count(table: I64, low: I64, high: I64, counts: I64) -> int:
+    """Alive rows of each range that are no separators; `OK` or what is wrong."""
     for i in range(len(low)):
+        if foreign(table, low[i], high[i]):
+            return FOREIGN
         total = 0
         for s in range(len(table)):
             begin = max(low[i, s], table[s, PASSAGES])
             if begin < high[i, s]:
                 total += alive_before(table[s], high[i, s]) - alive_before(table[s], begin)
         counts[i] = total
+    return OK
 
 
 @helper
@@ -135,7 +164,7 @@ def distinct(shard: I64, low: int, high: int, limit: int, seen: U64, found: I64)
 
 
 @kernel
-def document_frequency(table: I64, low: I64, high: I64, limit: int, seen: U64, counts: I64) -> bool:
+def document_frequency(table: I64, low: I64, high: I64, limit: int, seen: U64, counts: I64) -> int:
     """Alive passages of each range, or `limit`; False if a shard is damaged."""
     nothing = np.empty(0, np.int64)
     for i in range(len(low)):
@@ -150,6 +179,6 @@ def document_frequency(table: I64, low: I64, high: I64, limit: int, seen: U64, c
             elif begin < end:
                 here = distinct(table[s], begin, end, left, seen, nothing)
                 if here < 0:
-                    return False
+                    return DAMAGED
                 counts[i] += here
-    return True
+    return OK

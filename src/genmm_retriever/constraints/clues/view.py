@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from genmm_retriever.constraints.clues.room import ROOM
 from genmm_retriever.constraints.clues.shard import Shard
 from genmm_retriever.errors import IndexDamagedError, InputError
 
@@ -73,27 +73,6 @@ class Part:
         )
 
 
-class _Room(threading.local):
-    """Arrays that kernels leave as they found them, for each thread."""
-
-    def __init__(self) -> None:
-        self.held: dict[tuple[str, int, str], NDArray[Any]] = {}
-
-    def zeros(self, name: str, size: int, dtype: Any) -> NDArray[Any]:
-        key = (name, size, np.dtype(dtype).str)
-        if key not in self.held:
-            if len(self.held) > 64:
-                self.held.clear()
-            self.held[key] = np.zeros(size, dtype)
-        return self.held[key]
-
-    def spoil(self) -> None:
-        self.held.clear()
-
-
-_room = _Room()
-
-
 def _damaged() -> IndexDamagedError:
     return IndexDamagedError("the clue index contradicts itself", "build the index again")
 
@@ -121,6 +100,7 @@ class ClueView:
         self.vocab_size = index.vocab_size
         self._table = _table(self._parts)
         self._rows = np.array([part.shard.rows for part in parts], np.int64)
+        self._most = max((part.shard.passages for part in parts), default=0)
 
     def start(self, n: int = 1) -> ClueRanges:
         """The empty sequence, n times."""
@@ -140,20 +120,24 @@ class ClueView:
         """
         from genmm_retriever.constraints.clues import searching
 
-        chosen, new = self._list(rows), self._list(tokens)
+        chosen, new = _list(rows), _list(tokens)
         if len(chosen) != len(new):
             raise InputError(f"{len(chosen)} rows but {len(new)} tokens", "give one a row")
         low, high = self._own(ranges)
-        _within(chosen, len(low), "row")
-        _within(new, self.vocab_size, "token")
-        made = ClueRanges(*np.empty((2, len(chosen), len(self._parts)), np.int64))
-        searching.extend(self._table, low, high, chosen, new, made.low, made.high)
-        return made
+        made = np.empty((2, len(chosen), len(self._parts)), np.int64)
+        size = self.vocab_size
+        status = searching.extend(self._table, low, high, chosen, new, size, made[0], made[1])
+        if status == searching.NO_ROW:
+            raise _absent("row", chosen, len(low))
+        if status == searching.NO_TOKEN:
+            raise _absent("token", new, size)
+        _refuse(status)
+        return ClueRanges(made[0], made[1])
 
     def find(self, tokens: ArrayLike) -> ClueRanges:
         """Where a sequence of tokens occurs, as one row."""
         ranges = self.start(1)
-        for token in self._list(tokens):
+        for token in _list(tokens):
             ranges = self.extend(ranges, [0], [token])
         return ranges
 
@@ -163,7 +147,7 @@ class ClueView:
 
         low, high = self._own(ranges)
         counts = np.empty(len(low), np.int64)
-        searching.count(self._table, low, high, counts)
+        _refuse(searching.count(self._table, low, high, counts))
         return counts
 
     def document_frequency(self, ranges: ClueRanges, limit: int | None = None) -> I64:
@@ -179,9 +163,7 @@ class ClueView:
         low, high = self._own(ranges)
         counts = np.empty(len(low), np.int64)
         most = 2**62 if limit is None else max(0, limit)
-        if not searching.document_frequency(self._table, low, high, most, self._seen(), counts):
-            _room.spoil()
-            raise _damaged()
+        _refuse(searching.document_frequency(self._table, low, high, most, self._seen(), counts))
         return counts
 
     def next_tokens(
@@ -205,7 +187,7 @@ class ClueView:
         Raises:
             InputError: If shapes do not fit.
         """
-        from genmm_retriever.constraints.clues import choosing, ranking
+        from genmm_retriever.constraints.clues import choosing
 
         low, high = self._own(ranges)
         n, size = len(low), self.vocab_size
@@ -221,7 +203,6 @@ class ClueView:
                 )
             room, address = n * wanted, logits.ctypes.data
         offsets, tokens, numbers = np.zeros(n + 1, np.int64), *np.empty((2, room), np.int64)
-        blocks = -(-size // ranking.BLOCK)
         status = choosing.next_tokens(
             self._table,
             low,
@@ -229,20 +210,12 @@ class ClueView:
             address,
             wanted,
             self.limits or (choosing.NARROW, choosing.CHECKED, choosing.ROWS_A_TOKEN),
-            _room.zeros("counts", size + 1, np.int64),
-            _room.zeros("seen symbols", size + 2, np.int64),
-            _room.zeros("bits", size // 64 + 1, np.uint64),
-            _room.zeros("chosen", wanted + 1, np.int64),
-            _room.zeros("maxima", blocks, np.int32),
-            _room.zeros("coarse", -(-blocks // ranking.GROUP), np.int32),
-            _room.zeros("keys", size + 1, np.int64),
+            ROOM.for_next(size, wanted),
             offsets,
             tokens,
             numbers,
         )
-        if status != choosing.OK:
-            _room.spoil()
-            raise _foreign() if status == choosing.FOREIGN else _damaged()
+        _refuse(status)
         return offsets, tokens[: offsets[-1]].copy(), numbers[: offsets[-1]].copy()
 
     def passages_of(
@@ -261,7 +234,10 @@ class ClueView:
         from genmm_retriever.constraints.clues import searching
 
         low, high = self._own(ranges)
-        _within(np.array([row]), len(low), "row")
+        if not 0 <= row < len(low):
+            raise _absent("row", np.array([row]), len(low))
+        if (low[row] < 0).any() or (high[row] > self._rows).any():
+            raise _foreign()
         found = [np.zeros((2, 0), np.int64)]
         for s, part in enumerate(self._parts):
             begin, end = int(low[row, s]), int(high[row, s])
@@ -269,9 +245,7 @@ class ClueView:
                 continue
             room = np.empty(min(end - begin, part.shard.passages), np.int64)
             size = searching.distinct(self._table[s], begin, end, 2**62, self._seen(), room)
-            if size < 0:
-                _room.spoil()
-                raise _damaged()
+            _refuse(searching.DAMAGED if size < 0 else searching.OK)
             here = room[:size]
             found.append(np.stack([part.numbers(here), part.shard.items[here]]))
         passages, items = np.concatenate(found, axis=1)
@@ -286,35 +260,49 @@ class ClueView:
         """Where a sequence begins in a passage, in tokens from its start, ascending."""
         return self._index.occurrences(tokens, passage)
 
-    def _list(self, values: ArrayLike) -> I64:
-        found = np.array(values, np.int64, ndmin=1)
-        if found.ndim != 1:
-            raise InputError("rows and tokens are lists of integers", "give one dimension")
-        return found
-
     def _own(self, ranges: ClueRanges) -> tuple[I64, I64]:
         """The two arrays, if they can be of this view."""
-        low = np.require(ranges.low, np.int64, ["C", "W"])
-        high = np.require(ranges.high, np.int64, ["C", "W"])
+        low, high = _written(ranges.low), _written(ranges.high)
         if low.shape != high.shape or low.ndim != 2 or low.shape[1] != len(self._parts):
-            raise _foreign()
-        if len(low) and ((low < 0).any() or (high > self._rows).any()):
             raise _foreign()
         return low, high
 
-    def _seen(self) -> NDArray[Any]:
-        most = max((part.shard.passages for part in self._parts), default=0)
-        return _room.zeros("seen", most // 64 + 1, np.uint64)
+    def _seen(self) -> NDArray[np.uint64]:
+        return ROOM.for_passages(self._most)
+
+
+def _written(array: I64) -> I64:
+    """The array as numba knows it: writeable, of whole numbers, without gaps."""
+    if type(array) is np.ndarray and array.dtype == np.int64 and array.flags.carray:
+        return array
+    return np.array(array, np.int64)
+
+
+def _list(values: ArrayLike) -> I64:
+    found = np.asarray(values)
+    if found.ndim == 0:
+        found = found[None]
+    if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
+        raise InputError("rows and tokens are lists of integers", "give one dimension")
+    return _written(found)
+
+
+def _refuse(status: int) -> None:
+    """Raise what a kernel found wrong."""
+    from genmm_retriever.constraints.clues import searching
+
+    if status != searching.OK:
+        ROOM.spoil()
+        raise _foreign() if status == searching.FOREIGN else _damaged()
+
+
+def _absent(what: str, values: I64, size: int) -> InputError:
+    worst = next(value for value in values.tolist() if not 0 <= value < size)
+    return InputError(f"there is no {what} {worst}", f"{what}s lie in [0, {size})")
 
 
 def _foreign() -> InputError:
     return InputError("these ranges are not of this view", "extend what its `start` gives")
-
-
-def _within(values: I64, size: int, what: str) -> None:
-    if len(values) and not 0 <= int(values.min()) <= int(values.max()) < size:
-        worst = int(values.min()) if values.min() < 0 else int(values.max())
-        raise InputError(f"there is no {what} {worst}", f"{what}s lie in [0, {size})")
 
 
 def _table(parts: Sequence[Part]) -> I64:
