@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from genmm_retriever.constraints.clues import ClueIndex, ClueView, suffixes
 from genmm_retriever.constraints.clues import index as index_module
+from genmm_retriever.constraints.clues.shard import Shard
 from genmm_retriever.constraints.clues.suffixes import _doubling, reversed_suffixes
 from genmm_retriever.errors import IndexDamagedError, InputError
 
@@ -370,6 +371,15 @@ def test_passages_and_tokens_that_do_not_exist_are_noticed_in_time():
     broken = ClueIndex.from_arrays(arrays | {"0000/bwt": bwt}).view()
     with pytest.raises(IndexDamagedError):
         broken.next_tokens(broken.find((1,)))
+    text = arrays["0000/text"].copy()
+    text[1] = V + 1
+    offsets = arrays["0000/offsets"] + [0, 1]
+    for change in ({"0000/text": text}, {"0000/offsets": offsets}):
+        shard = Shard(
+            **{n.removeprefix("0000/"): a for n, a in (arrays | change).items() if "/" in n}
+        )
+        with pytest.raises(IndexDamagedError):
+            shard.gather(np.array([0]))
     whole = ClueIndex.from_arrays(arrays).view()
     assert rows_of(whole.next_tokens(whole.find((1,)))) == [{2: 1}], "nothing is left behind"
 

@@ -231,7 +231,7 @@ class ClueIndex:
         for kept in self._shards:
             passages = kept.shard.passages_of_items(wanted)
             chosen.append(passages if kept.dead is None else passages[~kept.dead[passages]])
-        lengths = [k.shard.lengths()[p] for k, p in zip(self._shards, chosen, strict=True)]
+        lengths = [k.shard.lengths(p) for k, p in zip(self._shards, chosen, strict=True)]
         total = sum(int(length.sum()) for length in lengths)
         if total <= COPIED:
             return self._copied(chosen)

@@ -26,7 +26,7 @@ class Kept:
     @cached_property
     def dead_tokens(self) -> int:
         """Tokens of deleted passages."""
-        return 0 if self.dead is None else int(self.shard.lengths()[self.dead].sum())
+        return 0 if self.dead is None else int(self.shard.lengths(self.dead).sum())
 
     @property
     def mostly_alive(self) -> bool:

@@ -180,18 +180,29 @@ class Shard:
         begin, end = self.offsets[number : number + 2]
         return self.text[begin + 1 : end].astype(np.int64) - 1
 
-    def lengths(self) -> I64:
-        """Tokens of each passage."""
-        return np.diff(self.offsets) - 1
+    def lengths(self, passages: NDArray[Any]) -> I64:
+        """Tokens of some passages, by number or by a mask."""
+        chosen = np.flatnonzero(passages) if passages.dtype == bool else passages
+        return self.offsets[chosen + 1] - self.offsets[chosen] - 1
 
-    def gather(self, passages: I64) -> tuple[NDArray[np.uint32], I64]:
-        """The tokens of some passages end to end, and where each begins."""
+    def gather(self, passages: I64) -> tuple[U32, I64]:
+        """The tokens of some passages end to end, and where each begins.
+
+        Raises:
+            IndexDamagedError: If the text contradicts itself.
+        """
         from genmm_retriever.constraints.clues import making
 
-        length = self.lengths()[passages]
+        begins, length = self.offsets[passages], self.lengths(passages)
+        if len(begins) and (
+            begins.min() < 0 or length.min() < 0 or (begins + length).max() >= self.rows
+        ):
+            raise IndexDamagedError("passages of the clue index exceed its text", _HINT)
         offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
         tokens = np.empty(int(offsets[-1]), np.uint32)
-        making.gather(self.text.ctypes.data, self.rows, self.offsets[passages], offsets, tokens)
+        making.gather(self.text.ctypes.data, self.rows, begins, offsets, tokens)
+        if len(tokens) and int(tokens.max()) >= int(self.symbols[-1]):
+            raise IndexDamagedError("the text of the clue index has unknown tokens", _HINT)
         return tokens, offsets
 
 
