@@ -95,6 +95,10 @@ class ClueConfig:
         stop_unique: Whether a phrase that stands in one passage is written no further. Its
             weight could only fall: it names no less by being longer.
         max_given: Tokens of the query, from its beginning, whose phrases join as clues.
+        copying: Share of the answers that are taken to repeat the query, c. A phrase of the
+            query is then expected with `(1 - c) * p(n | q) + c * p(n | copied)`, where a copy
+            begins at any token of the query alike; 0 as in SEAL. A model that was not trained
+            on the domain hardly expects the query's rare words; this lets them count.
 
     Raises:
         InputError: If a value is out of range.
@@ -108,6 +112,7 @@ class ClueConfig:
     prior: float | None = PRIOR
     stop_unique: bool = True
     max_given: int = 64
+    copying: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("num_beams", 1), ("max_tokens", 1), ("groups", 1), ("max_given", 0)):
@@ -120,6 +125,8 @@ class ClueConfig:
                 f"{self.num_beams} beams cannot be shared by {self.groups} groups",
                 "make num_beams a multiple of groups",
             )
+        if not 0 <= self.copying < 1:
+            raise InputError(f"copying is {self.copying}", "give a number from 0, less than 1")
         for name in ("diversity", "debias", "prior"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
@@ -132,7 +139,7 @@ class Clue:
 
     Attributes:
         tokens: Its tokens.
-        logprob: log p(tokens | query), nats.
+        logprob: log p(tokens | query), nats, copying included.
         count: How often it occurs in the text that the query may look into.
         documents: In how many passages.
         given: Whether it is a phrase of the query itself that the beams did not write.
@@ -223,6 +230,7 @@ class _Search:
         self.added = np.array([smoothing(config.prior, size) for size in self.sizes])
         self.found: list[dict[tuple[int, ...], Clue]] = [{} for _ in views]
         queries = len(views)
+        self.copied: list[dict[tuple[int, ...], float]] = [{} for _ in views]
         self.query = np.arange(queries)
         self.group = np.full(queries, -1)
         self.written: list[tuple[int, ...]] = [()] * queries
@@ -324,7 +332,8 @@ class _Search:
         ]
         columns = (query, written, kept.logprob, kept.counts, documents)
         for of, tokens, logprob, count, many in zip(*columns, strict=True):
-            self.found[of][tokens] = Clue(tokens, float(logprob), int(count), int(many))
+            expected = self._expected(of, tokens, float(logprob))
+            self.found[of][tokens] = Clue(tokens, expected, int(count), int(many))
         stop = documents <= 1 if self.config.stop_unique else np.zeros(len(query), dtype=bool)
         going = np.flatnonzero(~stop)
         for i in range(len(self.views)):
@@ -346,14 +355,26 @@ class _Search:
         scored = self.model.score_from(
             state, torch.tensor([query for query, *_ in windows]), [tail for _, tail, *_ in windows]
         )
+        for query, tail, *_ in windows:
+            share = 1 / len(given[query])
+            for end in range(1, len(tail) + 1):
+                copies = self.copied[query]
+                copies[tuple(tail[:end])] = copies.get(tuple(tail[:end]), 0.0) + share
         for (query, tail, counts, documents), logprobs in zip(windows, scored, strict=True):
             total = logprobs.double().cpu().numpy().cumsum()
             for end in range(1, len(tail) + 1):
-                if math.isfinite(total[end - 1]):
-                    tokens_ = tuple(tail[:end])
+                phrase = tuple(tail[:end])
+                expected = self._expected(query, phrase, float(total[end - 1]))
+                if math.isfinite(expected):
                     count, many = int(counts[end - 1]), int(documents[end - 1])
-                    clue = Clue(tokens_, float(total[end - 1]), count, many, given=True)
-                    self.found[query].setdefault(tokens_, clue)
+                    self.found[query][phrase] = Clue(phrase, expected, count, many, given=True)
+
+    def _expected(self, query: int, phrase: tuple[int, ...], logprob: float) -> float:
+        """The log-probability of a phrase, given that an answer may copy the query."""
+        copied = self.config.copying * self.copied[query].get(phrase, 0.0)
+        if not copied:
+            return logprob
+        return math.log((1 - self.config.copying) * math.exp(logprob) + copied)
 
 
 def _windows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,6 +172,30 @@ def test_phrases_of_the_query_that_occur_are_clues(tiny, prompts, brute, corpus,
             assert clue.documents == len(view.holding(clue.tokens))
 
 
+def test_copies_of_the_query_are_expected(tiny, prompts, brute, corpus):
+    view = brute(corpus(1))
+    words = [[3, 4, 3, 5, 3, 4], [], [21, 3], [6, 1, 4, 4, 9, 3]]
+    config = ClueConfig(num_beams=12, max_tokens=3)
+    plain = clue_search(tiny, prompts, [view] * 4, config, given=words)
+    mixed = clue_search(tiny, prompts, [view] * 4, replace(config, copying=0.25), given=words)
+    written_too = 0
+    for own, before, after in zip(words, plain, mixed, strict=True):
+        expected = {clue.tokens: clue for clue in after}
+        assert set(expected) == {clue.tokens for clue in before}
+        for clue in before:
+            copies = sum(
+                tuple(own[i : i + len(clue.tokens)]) == clue.tokens for i in range(len(own))
+            )
+            probability = math.exp(clue.logprob)
+            if copies:
+                probability = 0.75 * probability + 0.25 * copies / len(own)
+                written_too += not clue.given
+            found = expected[clue.tokens]
+            assert found.logprob == pytest.approx(math.log(probability), abs=1e-4)
+            assert (found.count, found.given) == (clue.count, clue.given)
+    assert written_too
+
+
 def test_impossible_tokens_are_not_written(tiny, prompts, brute, monkeypatch):
     real = tiny.prefill
 
@@ -216,6 +241,7 @@ def test_no_prompt_no_clue(tiny, brute):
         {"debias": math.nan},
         {"max_given": -1},
         {"prior": -1.0},
+        {"copying": 1.0},
     ],
     ids=str,
 )
