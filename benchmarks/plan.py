@@ -19,9 +19,9 @@ _ROWS = (
     ("open, seconds", "open_seconds"),
     ("a beam's step, warm, microseconds", "warm_microseconds_a_beam_step"),
     ("a beam's step, cold, microseconds", "cold_microseconds_a_beam_step"),
-    ("page faults that read the disk, cold, a beam's step", "cold_major_faults_a_beam_step"),
+    ("pages read from disk, cold, a beam's step", "cold_major_faults_a_beam_step"),
     ("page faults in memory, cold, a beam's step", "cold_minor_faults_a_beam_step"),
-    ("page faults that read the disk, warm, a beam's step", "warm_major_faults_a_beam_step"),
+    ("pages read from disk, warm, a beam's step", "warm_major_faults_a_beam_step"),
 )
 
 
@@ -35,7 +35,9 @@ class Costs:
         build_hours: On the machine that was measured.
         build_gb: Peak of memory while one shard is built.
         warm_microseconds: Of a beam's step over all shards.
-        cold_faults: Pages read from disk a beam's step, over all shards.
+        cold_faults: Pages read from disk a beam's step, over all shards, if they grow by the
+            same number with a decade.
+        cold_faults_at_most: The same if they grow by the same factor.
     """
 
     shards: int
@@ -44,14 +46,16 @@ class Costs:
     build_gb: float
     warm_microseconds: float
     cold_faults: float
+    cold_faults_at_most: float
 
 
 def extrapolated(small: dict[str, Any], large: dict[str, Any], tokens: int) -> Costs:
     """Costs of `tokens` tokens, from results at two sizes.
 
-    A cost that grew by a factor from the small to the large size is taken to grow by the same
-    factor with each further decade (build); a cost of searching, which follows the logarithm
-    of the size, by the same difference. Nothing is taken to shrink.
+    A cost of building that grew by a factor from the small to the large size is taken to grow by
+    the same factor with each further decade; a cost of searching, which follows the logarithm
+    of the size, by the same difference. Pages of a cold search are given both ways: in a small
+    index beams share them. Nothing is taken to shrink.
     """
     shards = math.ceil(tokens / _SHARD)
     shard = min(tokens, _SHARD)
@@ -59,7 +63,7 @@ def extrapolated(small: dict[str, Any], large: dict[str, Any], tokens: int) -> C
     further = max(0.0, math.log(shard / large["tokens"]) / steps)
 
     def grown(key: str) -> float:
-        factor = max(1.0, large[key] / small[key])
+        factor = max(1.0, large[key] / small[key]) if small[key] else 1.0
         return float(large[key] * factor**further)
 
     def risen(key: str) -> float:
@@ -72,6 +76,7 @@ def extrapolated(small: dict[str, Any], large: dict[str, Any], tokens: int) -> C
         build_gb=large["build_peak_bytes_a_token"] * shard / 1e9,
         warm_microseconds=shards * risen("warm_microseconds_a_beam_step"),
         cold_faults=shards * risen("cold_major_faults_a_beam_step"),
+        cold_faults_at_most=shards * grown("cold_major_faults_a_beam_step"),
     )
 
 
@@ -88,7 +93,8 @@ def plan(result: dict[str, Any]) -> str:
         " **This was a quick run over small sizes: not for planning.**" if result["quick"] else ""
     )
     rows = [f"| {what} | {_digits(small[key])} | {_digits(large[key])} |" for what, key in _ROWS]
-    reading = costs.cold_faults * a_search * _NVME
+    pages = [faults * a_search for faults in (costs.cold_faults, costs.cold_faults_at_most)]
+    reading = [number * _NVME for number in pages]
     lines = [
         "# How far a clue index scales",
         "",
@@ -106,8 +112,8 @@ def plan(result: dict[str, Any]) -> str:
         *rows,
         "",
         "A step appends a token to a beam (two binary searches a shard) and asks for the next",
-        "tokens with their counts. Cold means that the index's files were dropped from the page",
-        "cache first; nothing but pages that are touched is ever read.",
+        "tokens with their counts. Cold is a first search: the index's files were dropped from",
+        "the page cache, and each page that is touched is read alone, by one page fault.",
         "",
         f"## Planned: {_TOKENS:,} tokens",
         "",
@@ -125,10 +131,11 @@ def plan(result: dict[str, Any]) -> str:
         f" {costs.shards} shards, each a decade above the measured size, by the logarithm |",
         f"| a search's steps, warm | {_digits(costs.warm_microseconds * a_search / 1000)}"
         f" milliseconds | {beams} beams x {steps} steps, one thread |",
-        f"| pages read by a first, cold search | {_digits(costs.cold_faults * a_search)} | as"
-        " above, by faults |",
-        f"| their time | {_digits(reading)} s | at {1e6 * _NVME:.0f} microseconds a random read"
-        " (an assumption: NVMe) |",
+        f"| pages read by a first, cold search | {_digits(pages[0])} to {_digits(pages[1])} |"
+        " growing by the same number, or by the same factor, with a decade |",
+        f"| their time | {_digits(reading[0])} to {_digits(reading[1])} s | at"
+        f" {1e6 * _NVME:.0f} microseconds a random read, one after the other (an assumption:"
+        " NVMe) |",
         "",
         "The index is mapped, not loaded: memory holds the pages that searches touch. Adding",
         "passages makes a small shard beside the large ones, deleting leaves a mark; a merge",

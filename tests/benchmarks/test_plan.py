@@ -32,6 +32,7 @@ def test_costs_follow_from_two_sizes():
     assert costs.build_gb == pytest.approx(10.0)
     assert costs.warm_microseconds == pytest.approx(4 * 10.0)
     assert costs.cold_faults == pytest.approx(4 * 2.0)
+    assert costs.cold_faults_at_most == pytest.approx(4 * 1.5 * 1.5)
 
 
 def test_nothing_is_taken_to_shrink_and_measured_sizes_are_themselves():
