@@ -13,7 +13,8 @@ import numpy as np
 from genmm_retriever.building_clues import CLUE_PREFIX, clue_texts, passages_of
 from genmm_retriever.constraints.clues import ClueIndex, ClueView
 from genmm_retriever.corpus.store import IndexReader
-from genmm_retriever.decoding.clues import ClueConfig, clue_search
+from genmm_retriever.decoding.clue_types import ClueConfig
+from genmm_retriever.decoding.clues import clue_search
 from genmm_retriever.decoding.covering import ClueCandidate, CoverConfig, cover_passages
 from genmm_retriever.describing.prompts import clue_prompt, data_text
 from genmm_retriever.finding import Found, Rows

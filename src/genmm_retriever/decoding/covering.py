@@ -20,11 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genmm_retriever.decoding.clues import PRIOR, Clue, ClueTexts, smoothing
+from genmm_retriever.decoding.clue_types import PRIOR, Clue, ClueTexts, Ints, smoothing
 from genmm_retriever.decoding.matching import occurrences
 from genmm_retriever.errors import InputError
-
-Ints = NDArray[np.int64]
 
 _CERTAIN = -1e-9
 """Log-probabilities are cut here, so that a phrase that is certain has a finite weight."""
@@ -37,7 +35,7 @@ class CoverConfig:
     Attributes:
         exponent: a, of the log-odds.
         repetition: b, what a token costs that a heavier clue of the passage has already.
-        prior: Smooths the frequencies; None as for `decoding.clues.smoothing`.
+        prior: Smooths the frequencies; None as for `decoding.clue_types.smoothing`.
         most_hits: Clues that occur more often do not nominate passages; they count in those
             that others have nominated.
         passages: Nominated passages that are scored in full.

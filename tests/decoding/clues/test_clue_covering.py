@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmm_retriever.decoding.clues import Clue, ClueConfig, clue_search
+from genmm_retriever.decoding.clue_types import Clue, ClueConfig
+from genmm_retriever.decoding.clues import clue_search
 from genmm_retriever.decoding.covering import CoverConfig, clue_weight, cover_passages
 from genmm_retriever.decoding.matching import occurrences
 from genmm_retriever.errors import InputError

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmm_retriever.decoding.clues import ClueConfig, clue_search
+from genmm_retriever.decoding.clue_types import ClueConfig
+from genmm_retriever.decoding.clues import clue_search
 from genmm_retriever.decoding.covering import cover_passages
 from genmm_retriever.errors import InputError, ModelError
 from genmm_retriever.models.base import Prompt, TextPart
