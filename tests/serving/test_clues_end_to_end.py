@@ -74,6 +74,10 @@ def test_index_search_add_delete_info_check(genmm, model, tmp_path, quiet_loggin
     assert info["identifier_kind"] == "clue"
     assert info["items"] == info["texts"] == 4
 
+    code, out, err = genmm("info", index, "--prefix", "a")
+    assert (code, out) == (2, "")
+    assert "every phrase" in err
+
     hits = run(genmm, "search", index, "a violin", "-k", 4)["hits"]
     assert len({hit["id"] for hit in hits}) == 4
     named = [hit for hit in hits if hit["evidence"]["clues"]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import IndexDamagedError
+from ..errors import IndexDamagedError, InputError
 from ..schema import IDENTIFIERS_PER_ITEM
 from .console import Console, command, printable
 from .options import Device, Identifiers, IndexPath, Items, Limit, Sources, Strict, UseText
@@ -127,6 +127,11 @@ def info(
 
     reader = IndexReader.open(index)
     try:
+        if prefix is not None and reader.settings.identifiers == "clue":
+            raise InputError(
+                f"{index} is an index of clues: every phrase of a text is an identifier",
+                "ask for one with genmm search",
+            )
         if prefix is not None:
             _print_identifiers(console, reader, prefix, limit)
             return
