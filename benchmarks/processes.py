@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,12 +43,19 @@ def usage() -> Iterator[Usage]:
         _RESET.write_text("5", encoding="ascii")
     except OSError as error:
         raise Skipped("a process's peak of memory can only be measured on Linux") from error
-    before, faults = _status("VmRSS"), resource.getrusage(resource.RUSAGE_SELF)
+    before, (major, minor) = _status("VmRSS"), _faults()
     yield found
-    after = resource.getrusage(resource.RUSAGE_SELF)
+    after = _faults()
     found.peak = _status("VmHWM") - before
-    found.major_faults = after.ru_majflt - faults.ru_majflt
-    found.minor_faults = after.ru_minflt - faults.ru_minflt
+    found.major_faults, found.minor_faults = after[0] - major, after[1] - minor
+
+
+def _faults() -> tuple[int, int]:
+    """Major and minor page faults of this process so far."""
+    import resource  # absent on Windows, where `usage` is skipped before
+
+    counts = resource.getrusage(resource.RUSAGE_SELF)
+    return counts.ru_majflt, counts.ru_minflt
 
 
 def _status(key: str) -> int:
@@ -60,7 +66,13 @@ def _status(key: str) -> int:
 
 
 def forget(folder: Path) -> None:
-    """Drop a folder's files from the system's page cache, as after a restart."""
+    """Drop a folder's files from the system's page cache, as after a restart.
+
+    Raises:
+        Skipped: If the system cannot be asked to.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        raise Skipped("the page cache can only be emptied on Linux")
     for path in folder.rglob("*"):
         if path.is_file():
             handle = os.open(path, os.O_RDONLY)
