@@ -23,11 +23,11 @@ from genmm_retriever.models.base import MLLM
 from genmm_retriever.schema import FoundClue, Item
 from genmm_retriever.verification import QueryView
 
-# Tried with the builtin model, which was not trained to write clues. On 40 captions of Flickr8k dev,
-# each looking for another caption of its photo among 1,000, 50 beams or 5 groups found no more
-# than 15 beams. Copying brought recall at 10 there from 60% to 65%, and on 30 glosses of WordNet
-# among 82,115, asked for by their first eight words in another order, from 33% to 100%. So few
-# queries show directions, no figures to report.
+# Tried with the builtin model, which was not trained to write clues. On 40 captions of Flickr8k
+# dev, each looking for another caption of its photo among 1,000, 50 beams or 5 groups found no
+# more than 15 beams. Copying brought recall at 10 there from 60% to 65%, and on 30 glosses of
+# WordNet among 82,115, asked for by their first eight words in another order, from 33% to 100%.
+# So few queries show directions, no figures to report.
 CLUE_BEAMS = 15
 CLUE_DEBIAS = 1.0
 CLUE_COPYING = 0.1
