@@ -13,6 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+_ROWS_IN_CACHE = 8
+"""Rows of logits that are normalised together."""
+
 
 @dataclass(frozen=True)
 class TextPart:
@@ -266,13 +269,19 @@ def log_softmax_at(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
 def log_normaliser(logits: Tensor) -> Tensor:
     """Log of the sum of exponentials over the vocabulary, [n], float32.
 
-    On a CPU by the fused cross-entropy, which is eight times as fast as `torch.logsumexp`.
+    On a CPU by the fused cross-entropy, a few rows at a time, so that they stay in its cache:
+    three times as fast as `torch.logsumexp` over all of them.
 
     Args:
-        logits: [n, V], finite.
+        logits: [n, V], finite, of any float dtype.
     """
-    logits = logits.float()
     if logits.device.type != "cpu":
-        return torch.logsumexp(logits, dim=-1)
-    best, place = logits.max(dim=-1)
-    return best + torch.nn.functional.cross_entropy(logits, place, reduction="none")
+        return torch.logsumexp(logits.float(), dim=-1)
+    parts = [_few_normalisers(rows.float()) for rows in torch.split(logits, _ROWS_IN_CACHE)]
+    return torch.cat(parts)
+
+
+def _few_normalisers(logits: Tensor) -> Tensor:
+    # The cross-entropy of token 0 is the normaliser less that token's logit.
+    first = torch.zeros(len(logits), dtype=torch.int64)
+    return logits[:, 0] + torch.nn.functional.cross_entropy(logits, first, reduction="none")

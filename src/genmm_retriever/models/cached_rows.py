@@ -110,7 +110,7 @@ class CachedRows:
         first = lengths.cumsum(0) - lengths
         pairs = torch.nonzero(steps[None] < counts[:, None])
         found, logits, normaliser = score_pairs(
-            forward.logits,
+            forward.raw_logits,
             states[real],
             first[pairs[:, 0]] + pairs[:, 1],
             torch.cat(asked).to(device),

@@ -160,8 +160,8 @@ class RowEngine:
         size = rows_at_once(states.device, self.vocab_size)
         parts = []
         for start in range(0, len(targets), size):
-            logits = self.forward.logits(states[start : start + size])
-            at = logits.gather(1, targets[start : start + size, None])[:, 0]
+            logits = self.forward.raw_logits(states[start : start + size])
+            at = logits.gather(1, targets[start : start + size, None])[:, 0].float()
             parts.append(at - log_normaliser(logits))
         return list(torch.split(torch.cat(parts), [len(tail) for tail in tails]))
 

@@ -118,8 +118,12 @@ class ForwardPass:
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits [k, V], float32, of chosen states [k, H] from `run`."""
+        return self.raw_logits(states).float()
+
+    def raw_logits(self, states: Tensor) -> Tensor:
+        """As `logits`, in the model's own dtype."""
         head = self.probe().head
-        return torch.as_tensor(states if head is None else head(states)).float()
+        return torch.as_tensor(states if head is None else head(states))
 
     def additive(self, mask: Tensor) -> Tensor:
         """Turn "may see" [n, 1, T, L] into what is added to attention scores."""

@@ -32,7 +32,7 @@ def score_pairs(
     """Score (state, token) pairs, and keep the whole logits of a few states.
 
     Args:
-        head: From states [k, H] to float32 logits [k, V].
+        head: From states [k, H] to logits [k, V] of any float dtype.
         states: [n, H].
         rows: State of each pair, [m], int64, in any order.
         tokens: Token of each pair, [m], int64.
@@ -54,8 +54,8 @@ def score_pairs(
             inside = torch.nonzero((wanted >= start) & (wanted < start + size)).flatten()
             at = wanted[inside] - start
             if out is scores:
-                out[inside] = logits[at, tokens[inside]] - normaliser[at]
+                out[inside] = logits[at, tokens[inside]].float() - normaliser[at]
             else:
                 out[inside] = normaliser[at]
-                kept[inside] = logits[at]
+                kept[inside] = logits[at].float()
     return scores, kept, kept_normaliser

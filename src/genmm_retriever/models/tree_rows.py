@@ -142,7 +142,7 @@ class TreeRows:
         last = torch.tensor([path[-1] for path in grown.paths[:going]], dtype=torch.int64)
         last = last.to(self.device)
         later, logits, normaliser = score_pairs(
-            self.forward.logits,
+            self.forward.raw_logits,
             states,
             torch.tensor(before, dtype=torch.int64, device=self.device),
             torch.tensor(asked, dtype=torch.int64, device=self.device),
