@@ -126,7 +126,7 @@ class FoundClue(_Frozen):
             the query makes the phrase than the corpus does, less for repeated tokens; 0 for
             the best phrase of an item that no likelier one leads to.
         count: How often it occurs in what the query may find.
-        documents: In how many passages.
+        documents: In how many passages, counted up to 1,000.
         given: True if it is a phrase of the query itself that the model did not write.
         spans: Where it stands in `Evidence.caption`, as (start, end) in characters; places
             that a clue of more weight covers are left out.

@@ -16,6 +16,8 @@ Ints = NDArray[np.int64]
 PRIOR = 5.0
 """Added to both sides of a phrase's frequency, as SEAL does: rare phrases are not overrated."""
 _LARGEST_PRIOR_SHARE = 1 / 1000
+MOST_DOCUMENTS = 1000
+"""Passages of a phrase that are counted: in a large text a common word stands in millions."""
 
 
 def smoothing(prior: float | None, tokens: float) -> float:
@@ -49,8 +51,8 @@ class ClueTexts(Protocol):
         """How often each phrase occurs, [n]; the empty one as often as there are tokens."""
         ...
 
-    def document_frequency(self, ranges: Any) -> Ints:
-        """In how many passages each phrase occurs, [n]."""
+    def document_frequency(self, ranges: Any, limit: int | None = None) -> Ints:
+        """In how many passages each phrase occurs, [n]; no more than `limit` are counted."""
         ...
 
     def next_tokens(
@@ -132,7 +134,7 @@ class Clue:
         tokens: Its tokens.
         logprob: log p(tokens | query), nats, copying included.
         count: How often it occurs in the text that the query may look into.
-        documents: In how many passages.
+        documents: In how many passages; `MOST_DOCUMENTS` if in so many or more.
         given: Whether it is a phrase of the query itself that the beams did not write.
     """
 

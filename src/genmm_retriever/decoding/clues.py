@@ -16,7 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genmm_retriever.decoding.clue_types import Clue, ClueConfig, ClueTexts, Ints, smoothing
+from genmm_retriever.decoding.clue_types import (
+    MOST_DOCUMENTS,
+    Clue,
+    ClueConfig,
+    ClueTexts,
+    Ints,
+    smoothing,
+)
 from genmm_retriever.errors import InputError, ModelError
 from genmm_retriever.models.base import MLLM, DecodingState, Prompt
 
@@ -196,7 +203,7 @@ class _Search:
             mine = np.flatnonzero(of_view == i)
             local = np.searchsorted(self._rows_of(i), kept.rows[mine])
             ranges[i] = view.extend(self.ranges[i], local, kept.tokens[mine])
-            documents[mine] = view.document_frequency(ranges[i])
+            documents[mine] = view.document_frequency(ranges[i], MOST_DOCUMENTS)
         written = [
             (*self.written[row], token)
             for row, token in zip(kept.rows.tolist(), kept.tokens.tolist(), strict=True)
@@ -266,7 +273,7 @@ def _windows(
         alive = alive[local]
         occurring = view.counts(ranges)
         counts[length, alive] = occurring
-        documents[length, alive] = view.document_frequency(ranges)
+        documents[length, alive] = view.document_frequency(ranges, MOST_DOCUMENTS)
         ranges = _taken(ranges, np.flatnonzero(occurring > 0))
         alive = alive[occurring > 0]
         if not len(alive):

@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seen = observe(retriever, chosen, words=given.words)
     found = fit(seen, budget=given.budget, debias=debias, level=given.level)
     settings = json.loads(given.output.read_text()) if given.output.is_file() else {}
-    settings["calibration"] = found.to_json()
+    settings["calibration"] = {k: round(weight, 4) for k, weight in found.to_json().items()}
     given.output.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(settings["calibration"], indent=2))
 

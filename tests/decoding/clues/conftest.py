@@ -66,8 +66,9 @@ class BruteView:
     def counts(self, ranges):
         return np.array([self.count(self.phrases[n]) for n in ranges.lo], dtype=np.int64)
 
-    def document_frequency(self, ranges):
-        return np.array([len(self.holding(self.phrases[n])) for n in ranges.lo], dtype=np.int64)
+    def document_frequency(self, ranges, limit=None):
+        found = np.array([len(self.holding(self.phrases[n])) for n in ranges.lo], dtype=np.int64)
+        return found if limit is None else np.minimum(found, limit)
 
     def next_tokens(self, ranges, logits, wanted):
         offsets, tokens, counts = [0], [], []
