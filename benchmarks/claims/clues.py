@@ -132,7 +132,10 @@ def next_tokens(options: Options) -> Measurement:
         others,
         also=[
             *(
-                Condition(f"at least 20 times as fast as {name}", value >= 20 * micro["ours"])
+                Condition(
+                    f"all next tokens at least 20 times as fast as by {name}",
+                    value >= 20 * micro["ours, all tokens"],
+                )
                 for name, value in others.items()
             ),
             *_agreement(view, passages, peers, rounds),
@@ -149,9 +152,11 @@ def next_tokens(options: Options) -> Measurement:
         },
         notes=[
             *notes,
-            "ours: the 30 likeliest tokens by the model's logits that follow in the text, with"
-            " counts, one token appended to 15 beams; peers: counts of all next tokens, the"
-            " sequence looked up anew, infini-gram sampling ranges wider than 1,000",
+            "ours, as a search asks: the 30 likeliest tokens by the model's logits that follow in"
+            " the text, with counts, one token appended to 15 beams; peers: counts of all next"
+            " tokens, the sequence looked up anew, infini-gram sampling ranges wider than 1,000;"
+            " ours asked like the peers: "
+            f"{micro['ours, all tokens']:.3g} microseconds a beam",
         ],
     )
 

@@ -25,7 +25,7 @@ from genmm_retriever.models.scoring import score_pairs
 
 _NODES_AT_ONCE = {"cpu": 1024}
 """Tokens of a pass: attention among them grows with their square."""
-_UNSEEN = 64
+_UNSEEN = 256
 """Tokens that no row sees any more may stay in the cache up to so many."""
 
 
