@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from genmm_retriever.errors import InputError
+from genmm_retriever.models import tree_rows
 from genmm_retriever.models.base import Prompt, TextPart
 from genmm_retriever.models.branches import Branches
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
@@ -101,7 +102,10 @@ def test_many_ending_tails_are_cut_into_passes(
     close(cut, whole)
 
 
-def test_the_cache_forgets_what_no_row_sees(build: Callable[[str], TransformersMLLM]) -> None:
+def test_the_cache_forgets_what_no_row_sees(
+    build: Callable[[str], TransformersMLLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_rows, "_UNSEEN", 64)
     mllm = build("llama")
     prompts = [Prompt((TextPart("x" * n),)) for n in (1, 5, 3)]
     state = mllm.prefill(prompts)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import types
 from pathlib import Path
@@ -11,6 +12,13 @@ from genmm_retriever import Hit, Item
 from genmm_retriever.errors import IndexNotFoundError, InputError
 from genmm_retriever.schema import Evidence, GeneratedIdentifier
 from genmm_retriever.serving import cli
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 class Report:
@@ -122,3 +130,40 @@ def index(tmp_path, words):
     ]
     words.from_images(items, path=tmp_path / "it.genmm")
     return tmp_path / "it.genmm"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, byte_level):
+    """Folder of a tiny causal model with random weights and a byte-level tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    backend = byte_level(["<|pad|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        chat_template=CHAT,
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    folder = tmp_path_factory.mktemp("model")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def quiet_logging():
+    yield
+    logging.basicConfig(force=True, level=logging.WARNING)

@@ -1,9 +1,8 @@
-"""The command line over an index of clues, with the tiny model of `test_end_to_end.py`."""
+"""The command line over an index of clues, with a tiny model of random weights."""
 
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 
@@ -21,39 +20,6 @@ TEXTS = (
     "A cyclist rides down a muddy hill.",
     "An old man plays the violin in a subway station.",
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, byte_level):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    backend = byte_level(["<|pad|>", "<|im_start|>", "<|im_end|>"])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|pad|>"
-    )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    folder = tmp_path_factory.mktemp("model")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def quiet_logging():
-    yield
-    logging.basicConfig(force=True, level=logging.WARNING)
 
 
 def run(genmm, *arguments):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from genmm_retriever.errors import InputError
+
+CacheT = TypeVar("CacheT")
 _ROWS_IN_CACHE = 8
 """Rows of logits that are normalised together."""
 
@@ -81,6 +84,16 @@ class DecodingState:
     def logprobs(self, rows: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities [m] of tokens [m] that follow rows [m], float32."""
         return self.logits[rows, tokens] - self.normaliser[rows]
+
+    def cache_as(self, kind: type[CacheT]) -> CacheT:
+        """The cache, if it is one of a kind.
+
+        Raises:
+            InputError: If another model made the state.
+        """
+        if not isinstance(self.cache, kind):
+            raise InputError("this decoding state was made by another model")
+        return self.cache
 
     def none(self) -> DecodingState:
         """A state without rows."""

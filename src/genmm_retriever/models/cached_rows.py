@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import DecodingState
 from genmm_retriever.models.caches import append_rows, gather, is_plain
 from genmm_retriever.models.scoring import score_pairs
@@ -61,13 +60,17 @@ class CachedRows:
         scores = list(torch.split(first, 1))
         going = [i for i, end in enumerate(ends) if not end]
         ending = [i for i, end in enumerate(ends) if end and len(tails[i]) > 1]
-        width = cache_of(state).mask.shape[1]
+        width = state.cache_as(RowCache).mask.shape[1]
         chunks = self.engine.passes([len(tails[i]) - 1 for i in ending], width + 1)
         after = state.none()
         if going:
             equal = len({len(tails[i]) for i in going}) == 1
             # Gaps between tokens would count as tokens of a sliding window.
-            run = self._run if equal or is_plain(cache_of(state).past) else self._step_by_step
+            run = (
+                self._run
+                if equal or is_plain(state.cache_as(RowCache).past)
+                else self._step_by_step
+            )
             after, rest = run(state, parents, tails, going)
             for i, score in zip(going, rest, strict=True):
                 scores[i] = torch.cat([scores[i], score])
@@ -164,7 +167,7 @@ class CachedRows:
         new = self._rows(state, rows)
         cache = new
         if len(at.logits):
-            old = cache_of(at)
+            old = at.cache_as(RowCache)
             missing = old.mask.shape[1] - new.mask.shape[1]
             cache = RowCache(
                 append_rows(old.past, new.past),
@@ -179,21 +182,10 @@ class CachedRows:
         )
 
     def _rows(self, state: DecodingState, parents: Tensor) -> RowCache:
-        cache = cache_of(state)
+        cache = state.cache_as(RowCache)
         return replace(
             cache,
             past=gather(cache.past, parents),
             mask=cache.mask[parents],
             following=cache.following[parents],
         )
-
-
-def cache_of(state: DecodingState) -> RowCache:
-    """The rows' cache of a state.
-
-    Raises:
-        InputError: If another model made the state.
-    """
-    if not isinstance(state.cache, RowCache):
-        raise InputError("this decoding state was made by another model")
-    return state.cache

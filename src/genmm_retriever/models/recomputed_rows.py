@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import DecodingState
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class RecomputedRows:
         ends: Sequence[bool],
     ) -> tuple[DecodingState, list[Tensor]]:
         """Extend rows; see `MLLM.extend`."""
-        cache = sequences_of(state)
+        cache = state.cache_as(Sequences)
         device = state.logits.device
         heads = torch.tensor([tail[0] for tail in tails], device=device)
         first = state.logprobs(torch.tensor(parents, device=device), heads)
@@ -87,14 +86,3 @@ class RecomputedRows:
             last = torch.tensor([lengths[i] - 1 for i in chunk])
             logits[chunk] = forward.logits(states[torch.arange(len(chunk)), last])
         return DecodingState(logits, query, rows)
-
-
-def sequences_of(state: DecodingState) -> Sequences:
-    """The sequences of a state.
-
-    Raises:
-        InputError: If another model made the state.
-    """
-    if not isinstance(state.cache, Sequences):
-        raise InputError("this decoding state was made by another model")
-    return state.cache

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import DecodingState
 from genmm_retriever.models.branches import Branches
 from genmm_retriever.models.caches import choose_tokens, share
@@ -121,7 +120,7 @@ class TreeRows:
         going: int,
     ) -> tuple[DecodingState, list[Tensor]]:
         """One pass over tails of which the first `going` go on."""
-        cache = tree_of(state)
+        cache = state.cache_as(TreeCache)
         heads = torch.tensor([tail[0] for tail in tails], device=self.device)
         first = state.logprobs(torch.tensor(parents, device=self.device), heads)
         # The last token of a tail that ends is asked for, never fed.
@@ -200,17 +199,6 @@ class TreeRows:
             use_cache=True,
         )
         return states[place, columns], past
-
-
-def tree_of(state: DecodingState) -> TreeCache:
-    """The tree of a state.
-
-    Raises:
-        InputError: If another model made the state.
-    """
-    if not isinstance(state.cache, TreeCache):
-        raise InputError("this decoding state was made by another model")
-    return state.cache
 
 
 def compacted(cache: TreeCache) -> TreeCache:
