@@ -264,10 +264,11 @@ def stage_and_build(
     """
     # An interrupted build of other items is not what is asked for now.
     staged = writer.stage_items(items, replace=replace, only=True)
+    before = set(writer.skipped())
     Builder(writer, model, strict=strict, progress=progress).run()
     return BuildReport(
         items=len(writer.live_rows()),
-        added=staged.added,
+        added=max(0, staged.added - len(set(writer.skipped()) - before)),
         replaced=staged.replaced,
         unchanged=staged.unchanged,
         skipped=writer.skipped(),

@@ -94,6 +94,8 @@ class Query(_Frozen):
     def _has_content(self) -> Query:
         if self.image is None and not (self.text and self.text.strip()):
             raise ValueError("a query needs text, an image, or both")
+        if any("\ud800" <= character <= "\udfff" for character in self.text or ""):
+            raise ValueError("the text of a query must be valid Unicode, such as UTF-8 input gives")
         return self
 
     @property

@@ -242,3 +242,10 @@ def test_reader_of_the_output_may_leave():
     done = subprocess.run(["bash", "-c", code], capture_output=True, check=False)
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+def test_a_query_that_is_no_unicode_is_refused(genmm, index):
+    code, out, err = genmm("search", index, "caf\udce9 bird")
+    assert (code, out) == (2, "")
+    assert "valid Unicode" in err
+    assert len(err.strip().splitlines()) == 1

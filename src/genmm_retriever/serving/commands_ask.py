@@ -83,7 +83,7 @@ def render_hits(hits: Sequence[Hit]) -> str:
         lines.append(f"{hit.rank:>3}  {hit.score:.3f}  {printable(hit.item.id)}")
         if hit.item.kind == "text" and hit.item.text:
             lines.append(f"            text        {printable(_cut(hit.item.text))}")
-        if hit.evidence.caption:
+        if hit.evidence.caption and hit.evidence.caption != hit.item.text:
             lines.append(f"            caption     {printable(_cut(hit.evidence.caption))}")
         lines += [
             f"            identifier  {printable(found.text)}  (logprob {found.logprob:.2f})"

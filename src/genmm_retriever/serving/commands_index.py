@@ -116,7 +116,10 @@ def info(
     index: IndexPath,
     prefix: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="List the identifiers that begin so, with their items."),
+        typer.Option(
+            metavar="TEXT",
+            help="List the identifiers that begin so, with their items; clues have none.",
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, help="At most so many identifiers with --prefix.")

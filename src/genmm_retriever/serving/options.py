@@ -81,7 +81,7 @@ UseText = Annotated[
     str | None,
     typer.Option(metavar="FIELD", help="Human text that pictures may be described by."),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken items, do not skip them.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken pictures, do not skip them.")]
 
 
 def parse_filters(conditions: Sequence[str]) -> dict[str, Scalar | list[Scalar]]:

@@ -90,7 +90,8 @@ def _stage_one(staging: Staging, tables: Tables, item: Item, *, replace: bool) -
             raise DuplicateIdError(
                 f"the id {item.id!r} is in the index with other content: it has "
                 f"{_describe(present)}, the source gives {_describe(item)}",
-                "replace it on purpose (replace=True), delete it first, or use another id",
+                "replace it on purpose (`--replace`, in Python `replace=True`), delete it first, "
+                "or use another id",
             )
     row = staging.number("next_row")
     staging.set_meta("next_row", row + 1)
