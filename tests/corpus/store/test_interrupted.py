@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genmm_retriever.corpus.store import IdentifierRecord, IndexReader, IndexSettings, IndexWriter
+from genmm_retriever.errors import IndexNotFoundError
 from genmm_retriever.schema import Item
 
 SETTINGS = IndexSettings(model="m", model_fingerprint="f")
@@ -105,3 +106,18 @@ def test_broken_input_drops_nothing(tmp_path):
             writer.stage_items(broken(), only=True)
         complete(writer)
     assert published(tmp_path / "index") == ["a"]
+
+
+def test_a_first_source_that_was_refused_leaves_nothing_unfinished(tmp_path):
+    path = tmp_path / "index"
+    broken = (item for item in [*texts("a"), None])
+    with IndexWriter.create(path, SETTINGS) as writer, pytest.raises(AttributeError):
+        writer.stage_items(broken)
+    with pytest.raises(IndexNotFoundError) as caught:
+        IndexReader.open(path)
+    assert "unfinished" not in str(caught.value)
+    other = SETTINGS.model_copy(update={"seed": 5})
+    with IndexWriter.create(path, other) as writer:
+        writer.stage_items(texts("a"))
+        complete(writer)
+    assert published(path) == ["a"]

@@ -314,6 +314,11 @@ def test_absent_and_unfinished_indexes(tmp_path, builder):
     IndexWriter.create(tmp_path / "x", builder.SETTINGS).close()
     assert is_index_folder(tmp_path / "x")
     for opener in (IndexReader.open, IndexWriter.open, check_index):
+        with pytest.raises(IndexNotFoundError, match="took nothing in"):
+            opener(tmp_path / "x")
+    with IndexWriter.create(tmp_path / "x", builder.SETTINGS) as writer:
+        writer.stage_items([Item(id="a", text="words")])
+    for opener in (IndexReader.open, IndexWriter.open, check_index):
         with pytest.raises(IndexNotFoundError, match="is unfinished"):
             opener(tmp_path / "x")
 

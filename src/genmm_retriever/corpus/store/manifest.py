@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from genmm_retriever.corpus.store.checksums import FileEntry, verify_file
-from genmm_retriever.corpus.store.files import DAMAGED_HINT, LOCK, MANIFEST, write_atomically
+from genmm_retriever.corpus.store.files import (
+    DAMAGED_HINT,
+    LOCK,
+    MANIFEST,
+    WORK,
+    write_atomically,
+)
 from genmm_retriever.corpus.store.lock import LOCK_MAGIC
 from genmm_retriever.corpus.store.records import IndexSettings
 from genmm_retriever.errors import IndexDamagedError, IndexNotFoundError, IndexVersionError
@@ -153,6 +159,11 @@ def _not_found(folder: Path) -> IndexNotFoundError:
     if not folder.exists():
         return IndexNotFoundError(
             f"there is no index at {str(folder)!r}", "build one with `genmm index`"
+        )
+    if is_index_folder(folder) and not (folder / WORK).exists():
+        return IndexNotFoundError(
+            f"the index at {str(folder)!r} is empty: its build took nothing in",
+            "build it with `genmm index`",
         )
     if is_index_folder(folder):
         return IndexNotFoundError(

@@ -136,11 +136,15 @@ class Staging:
         (items,) = self.tables.run("SELECT count(*) FROM items").fetchone()
         return bool(items == self.manifest.counts["items"])
 
+    def is_empty(self) -> bool:
+        """Whether nothing was ever published or kept, as after a source that was refused."""
+        return self.manifest is None and not self.number("changes")
+
     def close(self) -> None:
-        """Close; remove the working files if all is published."""
+        """Close; remove the working files if all is published, or if there is nothing."""
         try:
             with contextlib.suppress(sqlite3.Error):
-                done = self.is_published()
+                done = self.is_published() or self.is_empty()
                 self.tables.connection.close()
                 if done:
                     shutil.rmtree(self.folder / files.STAGING, ignore_errors=True)
