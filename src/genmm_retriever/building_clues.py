@@ -104,15 +104,8 @@ def staged_clues(writer: IndexWriter) -> ClueIndex | None:
     """The clue index as the next generation would have it, or None."""
     from genmm_retriever.constraints.clues import ClueIndex
 
-    names = [name for name in writer.arrays() if name.startswith(CLUE_PREFIX)]
-    if f"{CLUE_PREFIX}shards" not in names:
-        return None
-    kept = {}
-    for name in names:
-        array = writer.array(name, writeable=False)
-        assert array is not None
-        kept[name.removeprefix(CLUE_PREFIX)] = array
-    return ClueIndex.from_arrays(kept)
+    arrays = writer.arrays_under(CLUE_PREFIX)
+    return ClueIndex.from_arrays(arrays) if "shards" in arrays else None
 
 
 def _tokens(

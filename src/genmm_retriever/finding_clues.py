@@ -124,8 +124,7 @@ class ClueStage:
 
 def open_clues(reader: IndexReader) -> ClueIndex:
     """The clue index of an open index; deleted items are not found in it."""
-    names = [name for name in reader.arrays() if name.startswith(CLUE_PREFIX)]
-    index = ClueIndex.from_arrays({n.removeprefix(CLUE_PREFIX): reader.array(n) for n in names})
+    index = ClueIndex.from_arrays(reader.arrays_under(CLUE_PREFIX))
     # Those deleted since the last build are still there.
     gone = np.setdiff1d(index.item_rows, reader.live_rows())
     return index.delete(gone) if len(gone) else index

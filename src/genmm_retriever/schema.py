@@ -17,6 +17,20 @@ IDENTIFIERS_PER_ITEM = 4
 Kind = Literal["image", "text"]
 
 
+def is_unicode(text: str) -> bool:
+    r"""Whether a string can be written as UTF-8; one with lone surrogates cannot.
+
+    Examples:
+        >>> is_unicode("caf\u00e9"), is_unicode("caf\udce9")
+        (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _checked_id(value: str) -> str:
     if not value or not value.strip():
         raise ValueError("an item id must not be empty")
@@ -94,7 +108,7 @@ class Query(_Frozen):
     def _has_content(self) -> Query:
         if self.image is None and not (self.text and self.text.strip()):
             raise ValueError("a query needs text, an image, or both")
-        if any("\ud800" <= character <= "\udfff" for character in self.text or ""):
+        if self.text is not None and not is_unicode(self.text):
             raise ValueError("the text of a query must be valid Unicode, such as UTF-8 input gives")
         return self
 

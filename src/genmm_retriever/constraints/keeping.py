@@ -67,9 +67,7 @@ def read_trie(reader: IndexReader) -> TokenTrie:
     Raises:
         IndexDamagedError: If its arrays do not fit together.
     """
-    names = [name for name in reader.arrays() if name.startswith(TRIE_PREFIX)]
-    arrays = {name.removeprefix(TRIE_PREFIX): reader.array(name) for name in names}
-    return TokenTrie.from_arrays(arrays).keep(reader.live_rows())
+    return TokenTrie.from_arrays(reader.arrays_under(TRIE_PREFIX)).keep(reader.live_rows())
 
 
 def identifiers_starting_with(
@@ -101,14 +99,8 @@ def identifiers_starting_with(
 
 
 def _kept_trie(writer: IndexWriter) -> TokenTrie | None:
-    names = [name for name in writer.arrays() if name.startswith(TRIE_PREFIX)]
-    if not names:
-        return None
-    # Read-only maps are known again, and not written, when they are put.
-    arrays = {name: writer.array(name, writeable=False) for name in names}
-    return TokenTrie.from_arrays(
-        {name.removeprefix(TRIE_PREFIX): a for name, a in arrays.items() if a is not None}
-    )
+    arrays = writer.arrays_under(TRIE_PREFIX)
+    return TokenTrie.from_arrays(arrays) if arrays else None
 
 
 def _columns(

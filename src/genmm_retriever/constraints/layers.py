@@ -133,13 +133,21 @@ class Layers:
 
     def _overlay_twins(self, leaf: Ints) -> Ints:
         """For each leaf of the base the equal one of the overlay, or -1."""
-        overlay = np.flatnonzero(self.twin >= 0)
+        overlay, twins = self._twins
         if not len(overlay):
             return np.full(len(leaf), -1, dtype=np.int64)
-        # Leaves are in the same order in both parts, hence twins ascend.
-        place = np.searchsorted(self.twin[overlay], leaf).clip(max=len(overlay) - 1)
-        found: Ints = np.where(self.twin[overlay][place] == leaf, overlay[place], -1)
+        place = np.searchsorted(twins, leaf).clip(max=len(overlay) - 1)
+        found: Ints = np.where(twins[place] == leaf, overlay[place], -1)
         return found
+
+    @cached_property
+    def _twins(self) -> tuple[Ints, Ints]:
+        """Leaves of the overlay that the base has too, and these leaves of the base.
+
+        Leaves are in the same order in both parts, hence both ascend.
+        """
+        overlay = np.flatnonzero(self.twin >= 0)
+        return overlay, self.twin[overlay]
 
     def to_dict(self) -> dict[str, NDArray[np.generic]]:
         """The arrays by name; the overlay and the tombstones only if there are any."""

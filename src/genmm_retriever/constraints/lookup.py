@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genmm_retriever.errors import IndexDamagedError, InputError, MissingExtraError
+from genmm_retriever.schema import is_unicode
 
 Rows = tuple[int, ...]
 _RECORD = "<q"
@@ -119,10 +120,7 @@ def _pairs(trie: Any, prefix: str) -> Iterator[tuple[str, int]]:
 
 def _can_be_kept(text: str) -> bool:
     """Whether UTF-8 can hold the text; marisa cuts its queries at a null character."""
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
+    return "\0" not in text and is_unicode(text)
 
 
 def _place(pair: tuple[str, int]) -> bytes:

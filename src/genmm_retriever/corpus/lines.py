@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from genmm_retriever.corpus.references import image_reference, is_unicode, is_uri
+from genmm_retriever.corpus.references import image_reference, is_uri
 from genmm_retriever.errors import SourceError, first_problem
-from genmm_retriever.schema import Item
+from genmm_retriever.schema import Item, is_unicode
 
 Items = Literal["images", "captions"]
 _FIELDS = frozenset(("id", "image", "text", "title", "metadata", "captions"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from genmm_retriever.errors import ImageError
+from genmm_retriever.schema import is_unicode
 
 _SCHEME = re.compile(r"(data:|[A-Za-z][A-Za-z0-9+.-]*://)")
 
@@ -23,20 +24,6 @@ def is_uri(reference: str) -> bool:
         (True, False)
     """
     return _SCHEME.match(reference) is not None
-
-
-def is_unicode(text: str) -> bool:
-    r"""Whether a string can be written as UTF-8; one with lone surrogates cannot.
-
-    Examples:
-        >>> is_unicode("caf\u00e9"), is_unicode("caf\udce9")
-        (True, False)
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def local_path(reference: str) -> Path | None:

@@ -70,7 +70,6 @@ def clue_search(
         state = model.prefill(prompts)
         search = _Search(model, views, config)
         if given is not None:
-            # Before the first step, which uses up the prompts' state.
             search.add_given(state, [list(one[: config.max_given]) for one in given])
         search.run(state)
     return [sorted(one.values(), key=lambda c: (-c.logprob, c.tokens)) for one in search.found]

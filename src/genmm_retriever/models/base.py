@@ -85,6 +85,14 @@ class DecodingState:
         """Log-probabilities [m] of tokens [m] that follow rows [m], float32."""
         return self.logits[rows, tokens] - self.normaliser[rows]
 
+    def first_logprobs(
+        self, parents: Sequence[int], tails: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """Log-probability of each tail's first token after its row, m tensors of one entry."""
+        device = self.logits.device
+        tokens = torch.tensor([tail[0] for tail in tails], device=device)
+        return list(torch.split(self.logprobs(torch.tensor(parents, device=device), tokens), 1))
+
     def cache_as(self, kind: type[CacheT]) -> CacheT:
         """The cache, if it is one of a kind.
 
@@ -263,20 +271,6 @@ class ObjectMatcher(Protocol):
     def match_objects(self, text: str, features: Tensor) -> Tensor:
         """Expected similarity of a text and the objects in pictures, [n], float32, -1 to 1."""
         ...
-
-
-def log_softmax_at(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities at chosen (row, token) places without a softmax over V.
-
-    Args:
-        logits: [n, V].
-        rows: [m], int64.
-        tokens: [m], int64.
-
-    Returns:
-        [m], float32.
-    """
-    return logits[rows, tokens].float() - log_normaliser(logits)[rows]
 
 
 def log_normaliser(logits: Tensor) -> Tensor:

@@ -54,10 +54,7 @@ class CachedRows:
         ends: Sequence[bool],
     ) -> tuple[DecodingState, list[Tensor]]:
         """Extend rows; see `MLLM.extend`."""
-        device = state.logits.device
-        heads = torch.tensor([tail[0] for tail in tails], device=device)
-        first = state.logprobs(torch.tensor(parents, device=device), heads)
-        scores = list(torch.split(first, 1))
+        scores = state.first_logprobs(parents, tails)
         going = [i for i, end in enumerate(ends) if not end]
         ending = [i for i, end in enumerate(ends) if end and len(tails[i]) > 1]
         width = state.cache_as(RowCache).mask.shape[1]

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from genmm_retriever.errors import InputError
-from genmm_retriever.models.base import DecodingState, log_normaliser
+from genmm_retriever.models.base import DecodingState
 from genmm_retriever.models.cached_rows import CachedRows, RowCache
 from genmm_retriever.models.caches import is_gatherable
 from genmm_retriever.models.forwarding import ForwardPass
 from genmm_retriever.models.passes import pass_cost, passes
 from genmm_retriever.models.recomputed_rows import RecomputedRows, Sequences
 from genmm_retriever.models.rendering import pack
-from genmm_retriever.models.scoring import rows_at_once
+from genmm_retriever.models.scoring import score_pairs
 from genmm_retriever.models.tree_rows import TreeCache, TreeRows
 
 
@@ -149,21 +149,20 @@ class RowEngine:
             counts = torch.tensor([len(tail) for tail in chosen])
             steps = torch.arange(keep) + (total - keep)
             wanted = (steps >= starts[:, None]) & (steps < (starts + counts)[:, None])
-            found = self._scores_at(states[wanted.to(states.device)], chosen)
-            for i, score in zip(chunk, found, strict=True):
+            device = states.device
+            asked = torch.tensor([token for tail in chosen for token in tail], device=device)
+            rows = torch.arange(len(asked), device=device)
+            found, _, _ = score_pairs(
+                self.forward.raw_logits,
+                states[wanted.to(device)],
+                rows,
+                asked,
+                rows[:0],
+                self.vocab_size,
+            )
+            for i, score in zip(chunk, torch.split(found, counts.tolist()), strict=True):
                 scores[i] = score
         return scores
-
-    def _scores_at(self, states: Tensor, tails: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probabilities of the tails' tokens, given one state a token, row after row."""
-        targets = torch.tensor([token for tail in tails for token in tail], device=states.device)
-        size = rows_at_once(states.device, self.vocab_size)
-        parts = []
-        for start in range(0, len(targets), size):
-            logits = self.forward.raw_logits(states[start : start + size])
-            at = logits.gather(1, targets[start : start + size, None])[:, 0].float()
-            parts.append(at - log_normaliser(logits))
-        return list(torch.split(torch.cat(parts), [len(tail) for tail in tails]))
 
     def passes(self, fed: Sequence[int], before: int = 0) -> list[list[int]]:
         """Rows cut into passes, by the tokens that each has to compute."""

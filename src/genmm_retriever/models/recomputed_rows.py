@@ -49,9 +49,7 @@ class RecomputedRows:
         """Extend rows; see `MLLM.extend`."""
         cache = state.cache_as(Sequences)
         device = state.logits.device
-        heads = torch.tensor([tail[0] for tail in tails], device=device)
-        first = state.logprobs(torch.tensor(parents, device=device), heads)
-        scores = list(torch.split(first, 1))
+        scores = state.first_logprobs(parents, tails)
         longer = [i for i, tail in enumerate(tails) if len(tail) > 1]
         if longer:
             prompts = [cache.prompts[parents[i]] for i in longer]

@@ -16,11 +16,6 @@ On a CPU 16 MiB: the allocator then reuses the block instead of mapping fresh pa
 """
 
 
-def rows_at_once(device: torch.device, vocab_size: int) -> int:
-    """Rows of logits that are computed together."""
-    return max(1, _LOGITS_AT_ONCE.get(device.type, 2**24) // vocab_size)
-
-
 def score_pairs(
     head: Callable[[Tensor], Tensor],
     states: Tensor,
@@ -46,7 +41,7 @@ def score_pairs(
     scores = torch.empty(len(rows), device=states.device)
     kept = torch.empty((len(keep), vocab_size), device=states.device)
     kept_normaliser = torch.empty(len(keep), device=states.device)
-    size = rows_at_once(states.device, vocab_size)
+    size = max(1, _LOGITS_AT_ONCE.get(states.device.type, 2**24) // vocab_size)
     for start in range(0, len(states), size):
         logits = head(states[start : start + size])
         normaliser = log_normaliser(logits)

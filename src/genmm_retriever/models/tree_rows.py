@@ -121,13 +121,12 @@ class TreeRows:
     ) -> tuple[DecodingState, list[Tensor]]:
         """One pass over tails of which the first `going` go on."""
         cache = state.cache_as(TreeCache)
-        heads = torch.tensor([tail[0] for tail in tails], device=self.device)
-        first = state.logprobs(torch.tensor(parents, device=self.device), heads)
+        first = state.first_logprobs(parents, tails)
         # The last token of a tail that ends is asked for, never fed.
         fed = [tail if i < going else tail[:-1] for i, tail in enumerate(tails)]
         grown = Branches.of(parents, fed)
         if not grown.tokens:
-            return state.none(), list(torch.split(first, 1))
+            return state.none(), first
         rows = torch.tensor(grown.rows, device=self.device)
         columns, width = _columns(cache.place[rows])
         seen = grown.ancestors().to(self.device)
@@ -149,7 +148,7 @@ class TreeRows:
             self.vocab_size,
         )
         rest = torch.split(later, [len(tail) - 1 for tail in tails])
-        scores = [torch.cat(pair) for pair in zip(torch.split(first, 1), rest, strict=True)]
+        scores = [torch.cat(pair) for pair in zip(first, rest, strict=True)]
         if not going:
             return state.none(), scores
         own = torch.zeros((going, width), dtype=torch.bool, device=self.device)

@@ -262,6 +262,11 @@ class IndexReader:
         """Names of the arrays."""
         return sorted(self._arrays)
 
+    def arrays_under(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays whose names begin so, by the rest of their names; see `array`."""
+        names = [name for name in self.arrays() if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self.array(name) for name in names}
+
     def json(self, name: str) -> Any:
         """A JSON document.
 

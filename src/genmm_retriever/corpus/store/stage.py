@@ -12,7 +12,6 @@ from pathlib import Path
 from genmm_retriever.corpus.references import (
     decode_data_uri,
     image_reference,
-    is_unicode,
     local_path,
 )
 from genmm_retriever.corpus.store import files
@@ -26,7 +25,7 @@ from genmm_retriever.corpus.store.database import (
 from genmm_retriever.corpus.store.records import StageReport
 from genmm_retriever.corpus.store.staging import Staging
 from genmm_retriever.errors import DuplicateIdError, ImageError, InputError
-from genmm_retriever.schema import Item
+from genmm_retriever.schema import Item, is_unicode
 
 
 def stage_items(

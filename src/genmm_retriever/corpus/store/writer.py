@@ -280,6 +280,19 @@ class IndexWriter:
         with self._staging.errors():
             return self._arrays.names()
 
+    def arrays_under(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays whose names begin so, by the rest of their names.
+
+        Their maps are read-only: they are known again, and not written, when they are put.
+        """
+        found = {}
+        for name in self.arrays():
+            if name.startswith(prefix):
+                array = self.array(name, writeable=False)
+                assert array is not None
+                found[name.removeprefix(prefix)] = array
+        return found
+
     def drop_arrays(self, prefix: str) -> int:
         """Leave the arrays whose names begin so out of the next generation.
 
