@@ -165,9 +165,11 @@ def distinct(shard: I64, low: int, high: int, limit: int, seen: U64, found: I64)
 
 @kernel
 def document_frequency(table: I64, low: I64, high: I64, limit: int, seen: U64, counts: I64) -> int:
-    """Alive passages of each range, or `limit`; False if a shard is damaged."""
+    """Alive passages of each range, or `limit`, into [n]; `OK` or what is wrong."""
     nothing = np.empty(0, np.int64)
     for i in range(len(low)):
+        if foreign(table, low[i], high[i]):
+            return FOREIGN
         counts[i] = 0
         for s in range(len(table)):
             begin, end = low[i, s], high[i, s]
