@@ -29,6 +29,8 @@ from genmm_retriever.schema import Item
 IMAGES_AT_ONCE = 16
 IDENTIFIERS_AT_ONCE = 256
 OBJECTS_LEAST = 0.15
+TOPICS = 2
+"""Topics of an item: its identifiers begin with them in turn."""
 _SCHEMES: dict[str, type[StructuredIdentifiers] | type[NumericIdentifiers]] = {
     "structured": StructuredIdentifiers,
     "numeric": NumericIdentifiers,
@@ -209,9 +211,14 @@ class Builder:
         ]
         if not ready:
             return
-        scheme = self._scheme([texts for _, texts in ready])
+        descriptions = [texts for _, texts in ready]
+        scheme = self._scheme(descriptions)
         taken = {record.text for record in self.writer.identifiers()}
-        named = scheme.assign([texts for _, texts in ready], taken=taken)
+        if isinstance(scheme, StructuredIdentifiers) and scheme.needs_topics:
+            topics = self._topics([row for row, _ in ready], descriptions)
+            named = scheme.assign(descriptions, taken=taken, topics=topics)
+        else:
+            named = scheme.assign(descriptions, taken=taken)
         pairs = [
             (row, text) for (row, _), texts in zip(ready, named, strict=True) for text in texts
         ]
@@ -230,6 +237,38 @@ class Builder:
                 )
                 bar.update(len(group))
 
+    def _knows_topics(self) -> bool:
+        see = getattr(self.model, "topics", None)
+        return see is not None and bool(see(1, texts=["a dog"])[0])
+
+    def _topics(
+        self, rows: Sequence[int], descriptions: Sequence[Sequence[str]]
+    ) -> list[list[str]]:
+        """The model's own topics of items: of the picture if there is one, else of the text."""
+        see: Any = self.model
+        found: list[list[str]] = []
+        for start in range(0, len(rows), IDENTIFIERS_AT_ONCE):
+            batch = rows[start : start + IDENTIFIERS_AT_ONCE]
+            pictures = [
+                row
+                for row, item in zip(batch, self.writer.items(batch), strict=True)
+                if item.kind == "image"
+            ]
+            features = self.writer.features(pictures) if pictures else None
+            seen: dict[int, list[str]] = {}
+            if features is not None:
+                named = see.topics(TOPICS, features=torch.from_numpy(np.array(features)))
+                seen = dict(zip(pictures, named, strict=True))
+            worded = {
+                row: texts[0]
+                for row, texts in zip(batch, descriptions[start : start + len(batch)], strict=True)
+                if row not in seen
+            }
+            if worded:
+                seen |= zip(worded, see.topics(TOPICS, texts=list(worded.values())), strict=True)
+            found += [seen[row] for row in batch]
+        return found
+
     def _scheme(self, descriptions: Sequence[Sequence[str]]) -> Identifiers:
         """The scheme that the index was begun with, or one fitted on its first items."""
         kind = _SCHEMES[self.writer.settings.identifiers]
@@ -239,7 +278,11 @@ class Builder:
             arrays = {name: self.writer.array(f"identifiers/{name}") for name in state["arrays"]}
             kept = {name: np.asarray(a) for name, a in arrays.items() if a is not None}
             return kind.from_state(kept, state["state"], encoder)
-        scheme = kind.fit(descriptions, encoder, seed=self.writer.settings.seed)
+        scheme: Identifiers
+        if kind is StructuredIdentifiers and self._knows_topics():
+            scheme = StructuredIdentifiers.over_topics(encoder)
+        else:
+            scheme = kind.fit(descriptions, encoder, seed=self.writer.settings.seed)
         new_arrays, new_state = scheme.to_state()
         for name, array in new_arrays.items():
             self.writer.put_array(f"identifiers/{name}", array)

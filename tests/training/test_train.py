@@ -14,6 +14,8 @@ from genmm_retriever.models.sentences import HashingEncoder
 from genmm_retriever.training.builtin.card import model_card
 
 trainer_module = pytest.importorskip("genmm_retriever.training.builtin.train")
+looking = pytest.importorskip("genmm_retriever.training.builtin.looking")
+targets = pytest.importorskip("genmm_retriever.training.builtin.targets")
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def small(monkeypatch, make_builtin):
         return models[-1]
 
     real = trainer_module.Stage
-    counts = {"captioning": 3, "telling-apart": 2}
+    counts = {"captioning": 3, "telling-apart": 2, "finding": 2}
 
     def short(name, *, steps, **options):
         return real(name, steps=counts[name], warmup=1, **options)
@@ -52,6 +54,7 @@ def small(monkeypatch, make_builtin):
     monkeypatch.setattr(trainer_module, "untrained", untrained)
     monkeypatch.setattr(trainer_module, "fetch_gguf", lambda progress: None)
     monkeypatch.setattr(trainer_module, "MiniLMEncoder", lambda: HashingEncoder(384))
+    monkeypatch.setattr(targets, "MiniLMEncoder", lambda: HashingEncoder(384))
     monkeypatch.setattr(trainer_module, "Stage", short)
     original = trainer_module.Curriculum.captioning
     monkeypatch.setattr(
@@ -67,15 +70,20 @@ def test_it_writes_what_ships(source, small, tmp_path):
         "MODEL_CARD.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "builtin.json",
         "head.safetensors",
         "work",
     ]
     assert (figures["pictures"], figures["captions"]) == (6, 12)
     assert figures["captioning"]["steps"] == 3
     assert {"nll", "accuracy", "find", "steps"} == set(figures["telling_apart"])
+    assert {"nll", "accuracy", "find", "steps"} == set(figures["finding"])
+    names = json.loads((tmp_path / "out" / "builtin.json").read_text())["config"]["topics"]
+    assert len(names) == len(set(names)) == figures["topics"] > 6
     head = load_file(tmp_path / "out" / "head.safetensors")
     assert "contrastive.label_vectors" not in head
     assert "model.projector.up.weight" in head
+    assert len(head["contrastive.topics"]) == len(names)
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "6 pictures with 12 captions" in card
     assert "pictures/train.jsonl" in card
@@ -91,7 +99,8 @@ def test_a_finished_training_is_not_done_again(source, small, tmp_path, monkeypa
         raise AssertionError("this was done already")
 
     monkeypatch.setattr(trainer_module, "train_contrastive", refused)
-    monkeypatch.setattr(trainer_module, "open_image", refused)
+    monkeypatch.setattr(looking, "open_image", refused)
+    monkeypatch.setattr(targets, "fit_topics", refused)
     monkeypatch.setattr(trainer_module.StructuredIdentifiers, "fit", refused)
     assert trainer_module.train([source], out, device="cpu", progress=False) == first
     after = load_file(out / "head.safetensors")
@@ -100,11 +109,11 @@ def test_a_finished_training_is_not_done_again(source, small, tmp_path, monkeypa
 
 def test_features_are_computed_once_and_filled_up(source, make_builtin, tmp_path, monkeypatch):
     model, _ = make_builtin()
-    monkeypatch.setattr(trainer_module, "_BATCH", 2)
-    expected = trainer_module.load_data([source], model, tmp_path, limit=None, progress=False)
+    monkeypatch.setattr(looking, "_BATCH", 2)
+    expected = looking.load_data([source], model, tmp_path, limit=None, progress=False)
     assert expected.features.shape == (6, 4, 1280)
     opened = []
-    real = trainer_module.open_image
+    real = looking.open_image
 
     def stops(path):
         opened.append(path)
@@ -113,11 +122,11 @@ def test_features_are_computed_once_and_filled_up(source, make_builtin, tmp_path
         return real(path)
 
     (tmp_path / "again").mkdir()
-    monkeypatch.setattr(trainer_module, "open_image", stops)
+    monkeypatch.setattr(looking, "open_image", stops)
     with pytest.raises(ImageError):
-        trainer_module.load_data([source], model, tmp_path / "again", limit=None, progress=False)
+        looking.load_data([source], model, tmp_path / "again", limit=None, progress=False)
     opened.clear()
-    found = trainer_module.load_data(
+    found = looking.load_data(
         [source], model, tmp_path / "again", limit=None, progress=False
     )
     assert len(opened) == 2
@@ -126,14 +135,14 @@ def test_features_are_computed_once_and_filled_up(source, make_builtin, tmp_path
 
 def test_limit_counts_over_all_sources(source, make_builtin, tmp_path):
     model, _ = make_builtin()
-    data = trainer_module.load_data([source, source], model, tmp_path, limit=8, progress=False)
+    data = looking.load_data([source, source], model, tmp_path, limit=8, progress=False)
     assert len(data) == len(data.captions) == 8
     assert data.captions[6] == data.captions[0]
 
 
 def test_no_source_is_named(make_builtin, tmp_path):
     with pytest.raises(SourceError, match="no captioned picture"):
-        trainer_module.load_data([], make_builtin()[0], tmp_path, limit=None, progress=False)
+        looking.load_data([], make_builtin()[0], tmp_path, limit=None, progress=False)
 
 
 def test_visual_tokens_begin_at_the_scale_of_words(make_builtin):
@@ -149,7 +158,7 @@ def test_visual_tokens_begin_at_the_scale_of_words(make_builtin):
 
 def test_neighbours_leave_the_picture_itself_out(source, make_builtin, tmp_path):
     model, _ = make_builtin()
-    data = trainer_module.load_data([source], model, tmp_path, limit=None, progress=False)
+    data = looking.load_data([source], model, tmp_path, limit=None, progress=False)
     near = trainer_module._neighbours(model, data)
     assert near.shape == (6, 5)
     assert all(sorted([row, *near[row].tolist()]) == list(range(6)) for row in range(6))
@@ -162,9 +171,13 @@ def test_the_card_tells_figures_and_folder_names_only(tmp_path):
         "contrastive_loss": 1.234,
         "captioning": {"nll": 2.34567},
         "telling_apart": {"accuracy": 0.5},
+        "finding": {"find": 1.5},
+        "topics": 12,
     }
     card = model_card([tmp_path / "flickr8k" / "train.jsonl"], figures)
     assert "from: flickr8k/train.jsonl." in card
     assert "final loss 1.23 nats" in card
     assert "nll 2.35" in card
     assert "accuracy 0.5" in card
+    assert "12 topics" in card
+    assert "find 1.5" in card

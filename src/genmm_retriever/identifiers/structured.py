@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from genmm_retriever.errors import InputError
 from genmm_retriever.identifiers.base import (
     Arrays,
@@ -72,7 +74,6 @@ class StructuredIdentifiers:
         self.lexical_length = lexical_length
         self.seed = seed
         self._encoder = encoder
-        self._said = [{base_form(word) for word in name.split()} for name in names]
 
     @classmethod
     def fit(
@@ -109,39 +110,68 @@ class StructuredIdentifiers:
         names = cluster_names(texts, labels)
         return cls(centres, names, holder, lexical_length=lexical_length, seed=seed)
 
-    def assign(self, descriptions: Sequence[Sequence[str]], *, taken: set[str]) -> list[list[str]]:
+    @property
+    def needs_topics(self) -> bool:
+        """Whether `assign` must be given topics: there are no clusters."""
+        return not self.names
+
+    @classmethod
+    def over_topics(
+        cls, encoder: SentenceEncoder, *, lexical_length: int = 4
+    ) -> StructuredIdentifiers:
+        """Identifiers whose global part is given with the items, by a model that knows topics."""
+        nothing = np.zeros((0, encoder.encode([""]).shape[1]), np.float32)
+        holder = EncoderHolder(encoder.name, nothing.shape[1], encoder)
+        return cls(nothing, (), holder, lexical_length=lexical_length)
+
+    def assign(
+        self,
+        descriptions: Sequence[Sequence[str]],
+        *,
+        taken: set[str],
+        topics: Sequence[Sequence[str]] | None = None,
+    ) -> list[list[str]]:
         """Identifiers of items; see `Identifiers.assign`.
 
         Earlier items come first: an identifier once given never changes when others follow.
+
+        Args:
+            descriptions: The descriptions of each item.
+            taken: Identifiers that are used already; new ones are added.
+            topics: Names to begin each item's identifiers with, instead of the cluster of each
+                description: the first description gets the first name, and so on in turn.
         """
         out: list[list[str]] = []
         for start in range(0, len(descriptions), _BLOCK):
-            texts, counts = flatten(descriptions[start : start + _BLOCK])
-            parts = self._parts(texts)
+            block = descriptions[start : start + _BLOCK]
+            texts, counts = flatten(block)
+            names = None if topics is None else _in_turn(block, topics[start : start + _BLOCK])
+            parts = self._parts(texts, names)
             at = 0
             for count in counts:
                 out.append(_unique(parts[at : at + count], self.lexical_length, taken))
                 at += count
         return out
 
-    def _parts(self, texts: list[str]) -> list[tuple[str, list[str]]]:
-        """The cluster's name and the ranked keywords of each text."""
+    def _parts(
+        self, texts: list[str], names: list[str] | None = None
+    ) -> list[tuple[str, list[str]]]:
+        """The topic's or cluster's name and the ranked keywords of each text."""
         encoder = self._encoder.get()
         vectors = encoder.encode(texts)
         wanted = self.lexical_length + _EXTRA_KEYWORDS
         # Some keywords will leave because the cluster's name says them.
         keywords = extract_keywords(texts, encoder, n=wanted + _SPARE_KEYWORDS, vectors=vectors)
-        labels = nearest(vectors, self.centres).tolist()
+        if names is None:
+            names = [self.names[label] for label in nearest(vectors, self.centres).tolist()]
         return [
-            (
-                self.names[label],
-                self._lexical(found or content_words(text), self._said[label])[:wanted],
-            )
-            for text, found, label in zip(texts, keywords, labels, strict=True)
+            (name, self._lexical(found or content_words(text), name)[:wanted])
+            for text, found, name in zip(texts, keywords, names, strict=True)
         ]
 
-    def _lexical(self, keywords: list[str], said: set[str]) -> list[str]:
+    def _lexical(self, keywords: list[str], name: str) -> list[str]:
         """Keywords without words that the cluster's name or an earlier keyword says."""
+        said = {base_form(word) for word in name.split()}
         kept: list[str] = []
         seen: set[str] = set()
         for keyword in keywords:
@@ -193,6 +223,15 @@ class StructuredIdentifiers:
             lexical_length=state["lexical_length"],
             seed=state["seed"],
         )
+
+
+def _in_turn(descriptions: Sequence[Sequence[str]], topics: Sequence[Sequence[str]]) -> list[str]:
+    """The name that each description's identifier begins with, over all items."""
+    return [
+        names[place % len(names)]
+        for texts, names in zip(descriptions, topics, strict=True)
+        for place in range(max(1, len(texts)))
+    ]
 
 
 def _unique(parts: list[tuple[str, list[str]]], length: int, taken: set[str]) -> list[str]:

@@ -79,6 +79,10 @@ def train_builtin(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="For weights and model card.")
     ],
+    questions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSONL of questions about pictures, with answers."),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="Stop after so many minutes.")
     ] = None,
@@ -92,6 +96,7 @@ def train_builtin(
     result = train(
         list(source),
         output,
+        questions=questions,
         minutes=minutes,
         limit=limit,
         seed=seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import LlamaConfig, PreTrainedConfig
@@ -27,6 +28,7 @@ class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         contrastive_dim: Width of the contrastive head's vectors.
         contrastive_hidden: Hidden width of the contrastive head.
         sentence_dim: Width of the sentence encoder that the contrastive head reads.
+        topics: Names of the topics that begin identifiers, in the order of the head's vectors.
         image_token_id: Placeholder of a picture's positions; beyond the language model's
             vocabulary.
     """
@@ -49,6 +51,7 @@ class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         contrastive_dim: int = 512,
         contrastive_hidden: int = 1024,
         sentence_dim: int = 384,
+        topics: Sequence[str] = (),
         image_token_id: int = 49152,
         **kwargs: Any,
     ) -> None:
@@ -67,6 +70,7 @@ class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.contrastive_dim = contrastive_dim
         self.contrastive_hidden = contrastive_hidden
         self.sentence_dim = sentence_dim
+        self.topics = list(topics)
         self.image_token_id = image_token_id
         kwargs.setdefault("tie_word_embeddings", True)
         super().__init__(**kwargs)

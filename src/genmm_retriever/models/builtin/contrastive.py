@@ -21,10 +21,12 @@ class ContrastiveHead(nn.Module):
     Attributes:
         label_vectors: Sentence vectors of the labels, [labels, sentence_dim]; filled when
             the model is put together.
+        topics: Centres of the topics, [topics, contrastive_dim]; see `nearest_topics`.
         scale: Log of the inverse temperature.
     """
 
     label_vectors: Tensor
+    topics: Tensor
 
     def __init__(self, config: GenmmBuiltinConfig) -> None:
         super().__init__()
@@ -49,6 +51,7 @@ class ContrastiveHead(nn.Module):
             "label_vectors",
             torch.zeros(config.num_labels_vision, config.sentence_dim),
         )
+        self.register_buffer("topics", torch.zeros(len(config.topics), width))
 
     def embed_images(self, features: Tensor, probabilities: Tensor) -> Tensor:
         """Grid features [n, cells, vision_dim] and label probabilities -> unit vectors [n, d]."""
@@ -61,3 +64,12 @@ class ContrastiveHead(nn.Module):
         """Sentence vectors [n, sentence_dim] -> unit vectors [n, d]."""
         sentences = sentences.to(self.shared.weight.dtype)
         return nn.functional.normalize(self.text(sentences) + self.shared(sentences), dim=-1)
+
+    def nearest_topics(self, vectors: Tensor, most: int) -> Tensor:
+        """Unit vectors [n, d] of pictures or texts -> their nearest topics, [n, most], int64.
+
+        Euclidean distance, as K-Means has it, nearest first.
+        """
+        centres = self.topics.to(vectors.dtype)
+        nearness = vectors @ centres.T - centres.square().sum(dim=1) / 2
+        return nearness.topk(min(most, len(centres)), dim=1).indices

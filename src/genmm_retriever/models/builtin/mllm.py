@@ -109,6 +109,26 @@ class BuiltinMLLM(TransformersMLLM):
         vectors: Tensor = self.model.contrastive.embed_texts(sentences)
         return vectors
 
+    def topics(
+        self, most: int, *, features: Tensor | None = None, texts: Sequence[str] = ()
+    ) -> list[list[str]]:
+        """Names of the topics that pictures or texts belong to, the nearest first.
+
+        Topics lie in the space of the contrastive head, so that a query's words lead to those
+        of the pictures it asks for; the language model was trained to write their names.
+
+        Args:
+            most: Topics each.
+            features: Grid features of n pictures, [n, cells, vision_dim].
+            texts: n texts, if there are no pictures.
+        """
+        names = self.model.config.topics
+        if not names or (features is None and not texts):
+            return [[] for _ in (texts if features is None else features)]
+        vectors = self.embed_texts(texts) if features is None else self.embed_images(features)
+        found = self.model.contrastive.nearest_topics(vectors, most)
+        return [[names[i] for i in row] for row in found.tolist()]
+
     @torch.no_grad()
     def match_objects(self, text: str, features: Tensor) -> Tensor:
         """Expected cosine of a text and the labels that the pictures' classifier sees, [n].

@@ -29,6 +29,10 @@ Made by `genmm train builtin` from: {sources}.
    own picture must be the likeliest, `-log softmax(log p(q | picture)) + 0.5 NLL`; in the same
    step queries and pictures are mapped to structured identifiers, and captions to other
    captions; {telling}.
+4. Finding: {topics} topics (K-Means over pictures, captions and label names in the space of the
+   contrastive head) become what identifiers begin with; queries, pictures and names of things
+   are mapped to identifiers of their topics, questions about further pictures to their answers,
+   and look-alike pictures go on being told apart; {finding}.
 
 ## Use and limits
 
@@ -60,6 +64,8 @@ def model_card(sources: Sequence[Path], figures: Mapping[str, Any]) -> str:
         contrastive=figures["contrastive_loss"],
         captioning=_shown(figures["captioning"]),
         telling=_shown(figures["telling_apart"]),
+        topics=figures["topics"],
+        finding=_shown(figures["finding"]),
     )
 
 

@@ -60,3 +60,27 @@ def read_captioned(source: Path) -> tuple[list[Path], list[list[str]]]:
     if not paths:
         raise SourceError(f"{source} holds no captioned picture", "give a JSONL with captions")
     return paths, captions
+
+
+def read_questions(source: Path) -> tuple[list[Path], list[str], list[list[str]]]:
+    """Read `{"id", "image", "question", "answers": [...]}` lines.
+
+    Returns:
+        The picture, the question and the answers of each line.
+
+    Raises:
+        SourceError: If the file is missing or empty, or a line is broken.
+    """
+    paths, questions, answers = [], [], []
+    for number, record in iter_jsonl(source):
+        image, question, said = (record.get(name) for name in ("image", "question", "answers"))
+        if not isinstance(image, str) or not isinstance(question, str):
+            raise line_error(source, number, "it has no `image` or no `question`")
+        if not isinstance(said, list) or not said or not all(isinstance(a, str) for a in said):
+            raise line_error(source, number, "its `answers` are no list of texts")
+        paths.append(source.parent / image)
+        questions.append(question)
+        answers.append(said)
+    if not paths:
+        raise SourceError(f"{source} holds no question", "give at least one line")
+    return paths, questions, answers

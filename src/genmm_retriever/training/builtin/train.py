@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,27 +11,30 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
-from genmm_retriever.corpus.images import open_image
-from genmm_retriever.errors import SourceError
 from genmm_retriever.identifiers import StructuredIdentifiers
-from genmm_retriever.models.builtin.assembly import HEAD_FILE, untrained
+from genmm_retriever.models.builtin.assembly import HEAD_FILE, read_settings, untrained
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
-from genmm_retriever.models.builtin.processing import pixel_values
 from genmm_retriever.models.builtin.smollm2 import fetch_gguf
 from genmm_retriever.models.quiet import no_progress_bars
 from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.training.builtin.card import model_card
-from genmm_retriever.training.builtin.contrastive import ContrastiveData, train_contrastive
-from genmm_retriever.training.builtin.data import CaptionedImages, read_captioned
+from genmm_retriever.training.builtin.contrastive import train_contrastive
+from genmm_retriever.training.builtin.data import CaptionedImages
 from genmm_retriever.training.builtin.examples import IdentifierExamples, nearest_pictures
+from genmm_retriever.training.builtin.finding import FindingExamples
+from genmm_retriever.training.builtin.looking import load_data, load_questions
 from genmm_retriever.training.builtin.stages import Curriculum
+from genmm_retriever.training.builtin.targets import (
+    contrastive_data,
+    finding_data,
+    label_probabilities,
+)
 from genmm_retriever.training.builtin.trainer import Learner, Stage, run_stage
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-_BATCH = 32
-_CAPTIONING_SHARE = 0.5
+_CAPTIONING_SHARE = 0.3
+_TELLING_SHARE = 0.2
 _NEIGHBOURS = 30
 
 
@@ -40,6 +42,7 @@ def train(
     sources: Sequence[Path],
     output: Path,
     *,
+    questions: Path | None = None,
     minutes: float | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -49,12 +52,15 @@ def train(
     """Train projector, adapter and contrastive head; an interrupted run goes on.
 
     Captioning comes first, then look-alike pictures are told apart by their likelihoods
-    while queries are mapped to identifiers. Everything in progress lies in `output / "work"`.
+    while queries are mapped to identifiers; at last to identifiers that begin with topics.
+    Everything in progress lies in `output / "work"`.
 
     Args:
         sources: Captioned-images JSONL files.
+        questions: JSONL of questions about further pictures and what answers them:
+            `{"id", "image", "question", "answers": [...]}` a line.
         output: Folder of the weights, the settings and the model card.
-        minutes: Time for the two stages of the language model; None for all steps.
+        minutes: Time for the three stages of the language model; None for all steps.
         limit: Most pictures.
         seed: Of all choices.
         device: Where to train; by default a GPU if there is one.
@@ -75,6 +81,7 @@ def train(
     model, processor = untrained(fetch_gguf(progress=progress))
     config: Any = model.config
     data = load_data(sources, model, work, limit=limit, progress=progress)
+    asked = None if questions is None else load_questions(questions, model, work, progress=progress)
     _start_at_word_scale(model)
     figures: dict[str, Any] = {"pictures": len(data), "captions": sum(map(len, data.captions))}
     figures["contrastive_loss"] = _contrastive(model, data, work, seed, progress)
@@ -88,52 +95,27 @@ def train(
     figures["captioning"] = run_stage(
         learner, stage, curriculum.captioning(8), work, progress=progress
     )
-    rest = None if minutes is None else minutes * (1 - _CAPTIONING_SHARE)
+    share = None if minutes is None else minutes * _TELLING_SHARE
     stage = Stage(
-        "telling-apart", steps=1000, minutes=rest, learning_rate=3e-4, projector_rate=5e-4
+        "telling-apart", steps=1000, minutes=share, learning_rate=3e-4, projector_rate=5e-4
     )
     examples = IdentifierExamples(data, _identifiers(data, work, seed), processor.tokenizer, config)
     near = _neighbours(model, data)
     steps = curriculum.discriminative(2, 6, near.numpy(), examples)
     figures["telling_apart"] = run_stage(learner, stage, steps, work, progress=progress)
+    share = None if minutes is None else minutes * (1 - _CAPTIONING_SHARE - _TELLING_SHARE)
+    stage = Stage("finding", steps=1500, minutes=share, learning_rate=4e-4, projector_rate=5e-4)
+    targets = finding_data(model, data, work, asked, seed=seed)
+    finding = FindingExamples(data, targets, processor.tokenizer, config)
+    steps = Curriculum(data, processor.tokenizer, config, seed + 1).discriminative(
+        1, 6, near.numpy(), finding
+    )
+    figures["finding"] = run_stage(learner, stage, steps, work, progress=progress)
+    figures["topics"] = len(config.topics)
+    write_settings(output, config)
     export(model, adapter, output)
     (output / "MODEL_CARD.md").write_text(model_card(sources, figures), encoding="utf-8")
     return figures
-
-
-def load_data(
-    sources: Sequence[Path],
-    model: GenmmBuiltinForConditionalGeneration,
-    work: Path,
-    *,
-    limit: int | None,
-    progress: bool,
-) -> CaptionedImages:
-    """Read the sources and compute features once; a half-filled cache is filled up."""
-    paths: list[Path] = []
-    captions: list[list[str]] = []
-    for source in sources:
-        some_paths, some_captions = read_captioned(source)
-        paths += some_paths[: None if limit is None else limit - len(paths)]
-        captions += some_captions[: None if limit is None else limit - len(captions)]
-    if not paths:
-        raise SourceError("the sources hold no captioned picture", "give a JSONL with captions")
-    config = model.config
-    shape = (len(paths), config.grid**2, config.vision_dim)
-    key = hashlib.sha256("\n".join([str(shape), *map(str, paths)]).encode()).hexdigest()[:16]
-    cache, note = work / f"features-{key}.npy", work / f"features-{key}.json"
-    done = json.loads(note.read_text())["done"] if note.is_file() and cache.is_file() else 0
-    mode: Any = "r+" if done else "w+"
-    features = np.lib.format.open_memmap(cache, mode=mode, dtype=np.float16, shape=shape)
-    model.train(False)
-    for start in tqdm(range(done, len(paths), _BATCH), desc="looking", disable=not progress):
-        batch = [open_image(path) for path in paths[start : start + _BATCH]]
-        with torch.no_grad():
-            found = model.get_image_features(pixel_values(batch, config.image_size))
-        features[start : start + _BATCH] = found.half().numpy()
-        features.flush()
-        note.write_text(json.dumps({"done": start + len(batch)}))
-    return CaptionedImages(paths, captions, features)
 
 
 def _start_at_word_scale(model: GenmmBuiltinForConditionalGeneration) -> None:
@@ -153,18 +135,6 @@ def add_adapter(model: GenmmBuiltinForConditionalGeneration) -> Any:
         return get_peft_model(model.model.language_model, config)
 
 
-def _probabilities(model: GenmmBuiltinForConditionalGeneration, features: Tensor) -> Tensor:
-    """Label probabilities [n, labels], on the CPU."""
-    where = model.model.vision._fc.weight.device
-    with torch.no_grad():
-        return torch.cat(
-            [
-                model.model.classify(features[start : start + 512].to(where)).cpu()
-                for start in range(0, len(features), 512)
-            ]
-        )
-
-
 def _contrastive(
     model: GenmmBuiltinForConditionalGeneration,
     data: CaptionedImages,
@@ -178,22 +148,23 @@ def _contrastive(
 
     path = work / "contrastive.safetensors"
     if path.is_file():
-        model.contrastive.load_state_dict(load_file(path))
+        model.contrastive.load_state_dict(load_file(path), strict=False)  # topics come later
         with safe_open(path, "pt") as file:
             return float(file.metadata()["loss"])
-    features = torch.from_numpy(np.array(data.features)).float()
-    texts = [text for some in data.captions for text in some]
-    owner = np.repeat(np.arange(len(data)), [len(some) for some in data.captions])
-    sentences = torch.from_numpy(MiniLMEncoder().encode(texts))
     loss = train_contrastive(
-        model.contrastive,
-        ContrastiveData(features, _probabilities(model, features), sentences, owner),
-        seed=seed,
-        progress=progress,
+        model.contrastive, contrastive_data(model, data), seed=seed, progress=progress
     )
     tensors = {name: value.contiguous() for name, value in model.contrastive.state_dict().items()}
     save_file(tensors, path, metadata={"loss": str(loss)})
     return loss
+
+
+def write_settings(output: Path, config: Any) -> None:
+    """Keep the names of the topics beside the weights, with what else is there."""
+    path = output / "builtin.json"
+    settings = read_settings(output)
+    settings["config"] = settings.get("config", {}) | {"topics": config.topics}
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _identifiers(data: CaptionedImages, work: Path, seed: int) -> list[list[str]]:
@@ -217,7 +188,7 @@ def _neighbours(model: GenmmBuiltinForConditionalGeneration, data: CaptionedImag
     features = torch.from_numpy(np.array(data.features)).float()
     with torch.no_grad():
         head = model.contrastive.cpu().eval()
-        vectors = head.embed_images(features, _probabilities(model, features))
+        vectors = head.embed_images(features, label_probabilities(model, features))
     return nearest_pictures(vectors, count=min(_NEIGHBOURS, len(data) - 1))
 
 

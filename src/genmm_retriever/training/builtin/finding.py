@@ -1,0 +1,177 @@
+"""Examples of the last stage: all forms of queries to identifiers that begin with topics."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
+from genmm_retriever.models.builtin.text import answer_ids, normalise, prompt_ids
+from genmm_retriever.training.builtin.data import CaptionedImages
+from genmm_retriever.training.builtin.packing import pack
+from genmm_retriever.training.builtin.trainer import Learner
+
+Metrics = dict[str, float]
+Row = tuple[list[int], list[list[int]]]
+"""Token ids of a prompt and of its answers."""
+
+
+@dataclass(frozen=True)
+class FindingData:
+    """Targets of the last stage.
+
+    Attributes:
+        of_pictures: For each picture, and each of its topics from the nearest, the identifiers
+            made of its descriptions: one a caption in their order, then those of the objects
+            seen in it.
+        of_captions: For each picture, the identifiers of each of its captions as a text item.
+        of_labels: Name of a thing, and the identifiers of what is called so.
+        asked: A row of `questioned`, a question about that picture, and what answers it.
+        questioned: Pictures beside the captioned ones; only their features are used.
+    """
+
+    of_pictures: Sequence[Sequence[Sequence[str]]]
+    of_captions: Sequence[Sequence[Sequence[str]]]
+    of_labels: Sequence[tuple[str, Sequence[str]]]
+    asked: Sequence[tuple[int, str, Sequence[str]]] = ()
+    questioned: CaptionedImages | None = None
+
+
+class FindingExamples:
+    """Mixed examples of the forms that retrieval uses; a loss to add to another one's.
+
+    A query is one human caption, the answers are identifiers of its picture under the nearest
+    topic and mostly under another, made of other captions, so that words are not simply copied.
+    The empty query gets random identifiers: its likelihood is what debiases the search.
+
+    Args:
+        data: Pictures and captions.
+        targets: What leads to them.
+        tokenizer: Of the language model.
+        config: Of the model.
+        finds: Rows of text queries.
+        looks: Rows of picture queries.
+        labels: Rows of names.
+        asks: Rows of questions about a picture.
+        paraphrases: Rows of caption -> another caption.
+        nulls: Rows of each kind of empty prompt.
+    """
+
+    def __init__(
+        self,
+        data: CaptionedImages,
+        targets: FindingData,
+        tokenizer: PreTrainedTokenizerBase,
+        config: GenmmBuiltinConfig,
+        *,
+        finds: int = 24,
+        looks: int = 3,
+        labels: int = 2,
+        asks: int = 2,
+        paraphrases: int = 2,
+        nulls: int = 2,
+    ) -> None:
+        self.data, self.targets = data, targets
+        self.tokenizer, self.config = tokenizer, config
+        self.finds, self.looks, self.labels, self.asks = finds, looks, labels, asks
+        self.paraphrases, self.nulls = paraphrases, nulls
+        self.eos = int(tokenizer.eos_token_id)
+
+    def __call__(self, learner: Learner, rng: random.Random) -> tuple[Tensor, Metrics]:
+        """Mean NLL a token over one mixed batch."""
+        rows, features = self._rows(rng)
+        pictured = 0 if features is None else len(features)
+        # Rows of like length together: a batch is as long as its longest row.
+        worded = sorted(rows[pictured:], key=_length)
+        cut = 2 * len(worded) // 3
+        total, tokens = torch.zeros(()), 0
+        for some, seen in ((rows[:pictured], features), (worded[:cut], None), (worded[cut:], None)):
+            if some:
+                batch = pack([p for p, _ in some], [a for _, a in some], eos=self.eos)
+                _, nll = learner.logprobs(batch, seen)
+                total = total.to(nll.device) + nll * len(batch.target)
+                tokens += len(batch.target)
+        nll = total / tokens
+        return nll, {"find": float(nll.detach())}
+
+    def _rows(self, rng: random.Random) -> tuple[list[Row], Tensor | None]:
+        """Prompts with answers, and features; rows with a picture come first, as features do."""
+        rows: list[tuple[list[int], list[str]]] = []
+        pictures = [rng.randrange(len(self.data)) for _ in range(self.looks)]
+        parts = [self.data.batch(pictures, grid=self.config.grid)] if pictures else []
+        for picture in pictures:
+            rows.append((self._prompt(None, "Find."), self._seen_or_said(picture, rng)))
+        if self.targets.asked and self.targets.questioned is not None:
+            asked = rng.choices(self.targets.asked, k=self.asks)
+            places = [place for place, _, _ in asked]
+            parts.append(self.targets.questioned.batch(places, grid=self.config.grid))
+            rows += [
+                (self._prompt(None, f"Find: {question}"), rng.sample([*said], min(2, len(said))))
+                for _, question, said in asked
+            ]
+        for _ in range(self.finds):
+            picture = rng.randrange(len(self.data))
+            place, query = self._caption(picture, rng)
+            found = self._of_picture(picture, place, rng)
+            rows.append((self._prompt(f"Find: {query}"), found))
+        for _ in range(self.labels if self.targets.of_labels else 0):
+            name, leads = rng.choice(self.targets.of_labels)
+            asked_as = rng.choice(("{}", "a {}", "a photo of a {}", "a picture of a {}"))
+            rows.append((self._prompt(f"Find: {asked_as.format(name)}"), list(leads)))
+        rows += self._others(rng)
+        encoded = [(p, [answer_ids(self.tokenizer, text) for text in texts]) for p, texts in rows]
+        return encoded, torch.cat(parts) if parts else None
+
+    def _others(self, rng: random.Random) -> list[tuple[list[int], list[str]]]:
+        rows = []
+        for _ in range(self.paraphrases):
+            one, other = rng.choices(rng.choice(self.data.captions), k=2)
+            rows.append((self._prompt(f"Describe: {one}"), [other]))
+        for _ in range(self.nulls):
+            picture = rng.randrange(len(self.data))
+            rows.append((self._prompt("Find: "), self._seen_or_said(picture, rng)))
+            rows.append((self._prompt("Describe."), [rng.choice(rng.choice(self.data.captions))]))
+        return rows
+
+    def _prompt(self, *parts: str | None) -> list[int]:
+        config = self.config
+        return prompt_ids(self.tokenizer, parts, config.image_token_id, config.image_seq_length)
+
+    def _caption(self, picture: int, rng: random.Random) -> tuple[int, str]:
+        captions = self.data.captions[picture]
+        place = rng.randrange(len(captions))
+        # Users write in any case, with or without a full stop.
+        return place, captions[place] if rng.random() < 0.5 else normalise(captions[place])
+
+    def _of_picture(self, picture: int, not_of: int | None, rng: random.Random) -> list[str]:
+        """One identifier under the nearest topic, and one under any."""
+        by_topic = self.targets.of_pictures[picture]
+        return list(
+            dict.fromkeys(
+                [
+                    self._other(by_topic[0], not_of, rng),
+                    self._other(rng.choice(by_topic), not_of, rng),
+                ]
+            )
+        )
+
+    def _seen_or_said(self, picture: int, rng: random.Random) -> list[str]:
+        """Identifiers of the picture, or of one of its captions."""
+        if rng.random() < 0.5:
+            return self._of_picture(picture, None, rng)
+        return list(rng.choice(self.targets.of_captions[picture]))
+
+    @staticmethod
+    def _other(own: Sequence[str], not_of: int | None, rng: random.Random) -> str:
+        others = [text for place, text in enumerate(own) if place != not_of]
+        return rng.choice(others or own)
+
+
+def _length(row: Row) -> int:
+    prompt, answers = row
+    return len(prompt) + sum(map(len, answers))

@@ -1,0 +1,138 @@
+"""The last stage: topics, identifiers under them, and what a step shows."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from genmm_retriever.errors import SourceError
+from genmm_retriever.identifiers import HashingEncoder, StructuredIdentifiers
+from genmm_retriever.models.builtin.text import answer_ids
+from genmm_retriever.training.builtin.contrastive import ContrastiveData
+from genmm_retriever.training.builtin.data import CaptionedImages, read_questions
+from genmm_retriever.training.builtin.finding import FindingData, FindingExamples
+from genmm_retriever.training.builtin.topics import fit_topics
+
+from .test_examples import Recorder
+
+
+@pytest.fixture(scope="module")
+def made(make_builtin):
+    model, processor = make_builtin()
+    return model, processor.tokenizer
+
+
+@pytest.fixture
+def targets(captioned):
+    n = len(captioned)
+    return FindingData(
+        of_pictures=[
+            [[f"near{i}, w{c}" for c in range(3)], [f"far{i}, w{c}" for c in range(3)]]
+            for i in range(n)
+        ],
+        of_captions=[[[f"said{i} {c}"] for c in range(3)] for i in range(n)],
+        of_labels=[("espresso", ["drink, espresso"])],
+        asked=[(1, "What is it?", ["tench"])],
+        questioned=CaptionedImages(captioned.paths[:2], [["x"]] * 2, captioned.features[:2] + 1),
+    )
+
+
+def answers_of(batch, tokenizer):
+    rows = {}
+    for row, answer, target in zip(
+        batch.row.tolist(), batch.answer.tolist(), batch.target.tolist(), strict=True
+    ):
+        rows.setdefault(row, {}).setdefault(answer, []).append(target)
+    return {
+        row: [tokenizer.decode(ids[:-1]).strip() for ids in some.values()]
+        for row, some in rows.items()
+    }
+
+
+def test_a_step_shows_every_form(captioned, made, targets):
+    model, tokenizer = made
+    examples = FindingExamples(captioned, targets, tokenizer, model.config, finds=6, looks=3)
+    recorder = Recorder()
+    _, metrics = examples(recorder, random.Random(0))
+    assert metrics == {"find": 1.5}
+    (batch, features), *worded = recorder.seen
+    assert [seen for _, seen in worded] == [None, None]
+    rows = [len(one.input_ids) for one, _ in worded]
+    assert sum(rows) == 6 + 2 + 2 + 2 * 2  # queries, names, paraphrases, two empty prompts
+    assert worded[0][0].input_ids.shape[1] <= worded[1][0].input_ids.shape[1]
+    assert features.shape[0] == 3 + 2
+    # The pictures asked about come after those that are looked at, as their prompts do.
+    assert torch.equal(features[3], torch.from_numpy(targets.questioned.features[1]))
+    pictured = (batch.input_ids == model.config.image_token_id).any(dim=1)
+    assert pictured.tolist() == [True] * 5
+    said = answers_of(batch, tokenizer)
+    spelled = tokenizer.decode(answer_ids(tokenizer, "tench")).strip()
+    assert said[3] == said[4] == [spelled]
+
+
+def test_words_asked_for_are_not_copied(captioned, made, targets):
+    model, tokenizer = made
+    examples = FindingExamples(captioned, targets, tokenizer, model.config)
+    rng = random.Random(1)
+    firsts = set()
+    for _ in range(200):
+        found = examples._of_picture(4, 1, rng)
+        assert all(not text.endswith("w1") for text in found)
+        assert found[0].startswith("near4")
+        firsts |= set(found)
+    assert firsts == {"near4, w0", "near4, w2", "far4, w0", "far4, w2"}
+
+
+def test_topics_are_clusters_of_the_shared_space(captioned, made):
+    model, _ = made
+    head = model.contrastive.eval()
+    n, labels = len(captioned), head.label_vectors.shape[0]
+    torch.manual_seed(0)
+    data = ContrastiveData(
+        torch.from_numpy(captioned.features).float(),
+        torch.rand(n, labels).softmax(1),
+        torch.nn.functional.normalize(torch.randn(3 * n, 384), dim=1),
+        np.repeat(np.arange(n), 3),
+    )
+    names = [f"thing{i}" for i in range(labels)]
+    centres, called = fit_topics(head, data, captioned.captions, names, count=5, seed=1)
+    assert len(centres) == len(called) == len(set(called)) <= 5
+    again, _ = fit_topics(head, data, captioned.captions, names, count=5, seed=1)
+    assert torch.equal(centres, again)
+    head.topics = centres
+    vectors = head.embed_texts(data.sentences)
+    expected = torch.cdist(vectors, centres).argsort(dim=1)[:, :2]
+    assert torch.equal(head.nearest_topics(vectors, 2), expected)
+
+
+def test_identifiers_begin_with_the_topics_in_turn():
+    scheme = StructuredIdentifiers.over_topics(HashingEncoder())
+    assert scheme.needs_topics
+    found = scheme.assign(
+        [["a brown dog", "a cat", "a red bus"], []],
+        taken=set(),
+        topics=[["pets", "dog street"], ["pets"]],
+    )
+    assert [text.split(",")[0] for text in found[0]] == ["pets", "dog street", "pets"]
+    assert found[1][0].startswith("pets")
+    arrays, state = scheme.to_state()
+    again = StructuredIdentifiers.from_state(arrays, state, HashingEncoder())
+    assert again.needs_topics
+
+
+def test_questions_are_read(tmp_path):
+    path = tmp_path / "asked.jsonl"
+    line = {"id": "1", "image": "a.png", "question": "What?", "answers": ["tench"]}
+    path.write_text(json.dumps(line))
+    assert read_questions(path) == ([tmp_path / "a.png"], ["What?"], [["tench"]])
+    for broken in ({**line, "answers": []}, {**line, "answers": [1]}, {"image": "a.png"}):
+        path.write_text(json.dumps(line) + "\n" + json.dumps(broken))
+        with pytest.raises(SourceError, match="2"):
+            read_questions(path)
+    path.write_text("")
+    with pytest.raises(SourceError):
+        read_questions(path)
