@@ -126,9 +126,7 @@ def test_features_are_computed_once_and_filled_up(source, make_builtin, tmp_path
     with pytest.raises(ImageError):
         looking.load_data([source], model, tmp_path / "again", limit=None, progress=False)
     opened.clear()
-    found = looking.load_data(
-        [source], model, tmp_path / "again", limit=None, progress=False
-    )
+    found = looking.load_data([source], model, tmp_path / "again", limit=None, progress=False)
     assert len(opened) == 2
     assert np.array_equal(found.features, expected.features)
 

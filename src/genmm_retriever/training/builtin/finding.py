@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
 from genmm_retriever.models.builtin.text import answer_ids, normalise, prompt_ids
 from genmm_retriever.training.builtin.data import CaptionedImages
 from genmm_retriever.training.builtin.packing import pack
-from genmm_retriever.training.builtin.trainer import Learner
+from genmm_retriever.training.builtin.trainer import Learner, StepLoss
 
 Metrics = dict[str, float]
 Row = tuple[list[int], list[list[int]]]
@@ -69,12 +69,12 @@ class FindingExamples:
         tokenizer: PreTrainedTokenizerBase,
         config: GenmmBuiltinConfig,
         *,
-        finds: int = 24,
-        looks: int = 3,
+        finds: int = 40,
+        looks: int = 2,
         labels: int = 2,
-        asks: int = 2,
-        paraphrases: int = 2,
-        nulls: int = 2,
+        asks: int = 1,
+        paraphrases: int = 1,
+        nulls: int = 1,
     ) -> None:
         self.data, self.targets = data, targets
         self.tokenizer, self.config = tokenizer, config
@@ -170,6 +170,35 @@ class FindingExamples:
     def _other(own: Sequence[str], not_of: int | None, rng: random.Random) -> str:
         others = [text for place, text in enumerate(own) if place != not_of]
         return rng.choice(others or own)
+
+
+def finding_steps(
+    examples: FindingExamples, telling: Iterator[StepLoss], *, every: int = 3, seed: int = 0
+) -> Iterator[StepLoss]:
+    """Finding at each step, and at every third telling apart beside it.
+
+    Args:
+        examples: Finding.
+        telling: Telling apart.
+        every: Steps between two of the latter.
+        seed: Of the examples.
+    """
+    step = 0
+    while True:
+        beside = next(telling) if step % every == 0 else None
+        yield _step(examples, beside, random.Random(f"{seed}-f-{step}"))
+        step += 1
+
+
+def _step(examples: FindingExamples, beside: StepLoss | None, rng: random.Random) -> StepLoss:
+    def loss(learner: Learner) -> tuple[Tensor, Metrics]:
+        out, metrics = examples(learner, rng)
+        if beside is not None:
+            extra, more = beside(learner)
+            out, metrics = out + extra, metrics | more
+        return out, metrics
+
+    return loss
 
 
 def _length(row: Row) -> int:

@@ -22,7 +22,7 @@ from genmm_retriever.training.builtin.card import model_card
 from genmm_retriever.training.builtin.contrastive import train_contrastive
 from genmm_retriever.training.builtin.data import CaptionedImages
 from genmm_retriever.training.builtin.examples import IdentifierExamples, nearest_pictures
-from genmm_retriever.training.builtin.finding import FindingExamples
+from genmm_retriever.training.builtin.finding import FindingExamples, finding_steps
 from genmm_retriever.training.builtin.looking import load_data, load_questions
 from genmm_retriever.training.builtin.stages import Curriculum
 from genmm_retriever.training.builtin.targets import (
@@ -107,9 +107,10 @@ def train(
     stage = Stage("finding", steps=1500, minutes=share, learning_rate=4e-4, projector_rate=5e-4)
     targets = finding_data(model, data, work, asked, seed=seed)
     finding = FindingExamples(data, targets, processor.tokenizer, config)
-    steps = Curriculum(data, processor.tokenizer, config, seed + 1).discriminative(
-        1, 6, near.numpy(), finding
+    telling = Curriculum(data, processor.tokenizer, config, seed + 1).discriminative(
+        1, 6, near.numpy()
     )
+    steps = finding_steps(finding, telling, seed=seed)
     figures["finding"] = run_stage(learner, stage, steps, work, progress=progress)
     figures["topics"] = len(config.topics)
     write_settings(output, config)
