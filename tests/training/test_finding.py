@@ -41,28 +41,35 @@ def targets(captioned):
     )
 
 
-def answers_of(batch, tokenizer):
+def answers_of(batch, tokenizer, ended=True):
     rows = {}
     for row, answer, target in zip(
         batch.row.tolist(), batch.answer.tolist(), batch.target.tolist(), strict=True
     ):
         rows.setdefault(row, {}).setdefault(answer, []).append(target)
     return {
-        row: [tokenizer.decode(ids[:-1]).strip() for ids in some.values()]
+        row: [tokenizer.decode(ids[: -1 if ended else None]).strip() for ids in some.values()]
         for row, some in rows.items()
     }
 
 
 def test_a_step_shows_every_form(captioned, made, targets):
     model, tokenizer = made
-    examples = FindingExamples(captioned, targets, tokenizer, model.config, finds=6, looks=3)
+    examples = FindingExamples(
+        captioned, targets, tokenizer, model.config, finds=6, looks=3, asks=2
+    )
     recorder = Recorder()
     _, metrics = examples(recorder, random.Random(0))
     assert metrics == {"find": 1.5}
     (batch, features), *worded = recorder.seen
-    assert [seen for _, seen in worded] == [None, None]
+    assert [seen for _, seen in worded] == [None] * 4
     rows = [len(one.input_ids) for one, _ in worded]
-    assert sum(rows) == 6 + 2 + 2 + 2 * 2  # queries, names, paraphrases, two empty prompts
+    assert sum(rows[:2]) == 6 + 2 + 1 + 2  # queries, names, paraphrases, two empty prompts
+    assert sum(rows[2:]) == 60
+    begun = answers_of(worded[3][0], tokenizer, ended=False)
+    assert all(
+        text.endswith(",") and text.count(",") == 1 for some in begun.values() for text in some
+    )
     assert worded[0][0].input_ids.shape[1] <= worded[1][0].input_ids.shape[1]
     assert features.shape[0] == 3 + 2
     # The pictures asked about come after those that are looked at, as their prompts do.

@@ -54,7 +54,9 @@ class FindingExamples:
         targets: What leads to them.
         tokenizer: Of the language model.
         config: Of the model.
-        finds: Rows of text queries.
+        finds: Rows of text queries with whole identifiers.
+        begins: Rows of text queries with topics alone, which is what most depends on; they are
+            half as long.
         looks: Rows of picture queries.
         labels: Rows of names.
         asks: Rows of questions about a picture.
@@ -69,7 +71,8 @@ class FindingExamples:
         tokenizer: PreTrainedTokenizerBase,
         config: GenmmBuiltinConfig,
         *,
-        finds: int = 40,
+        finds: int = 16,
+        begins: int = 60,
         looks: int = 2,
         labels: int = 2,
         asks: int = 1,
@@ -78,7 +81,8 @@ class FindingExamples:
     ) -> None:
         self.data, self.targets = data, targets
         self.tokenizer, self.config = tokenizer, config
-        self.finds, self.looks, self.labels, self.asks = finds, looks, labels, asks
+        self.finds, self.begins, self.looks = finds, begins, looks
+        self.labels, self.asks = labels, asks
         self.paraphrases, self.nulls = paraphrases, nulls
         self.eos = int(tokenizer.eos_token_id)
 
@@ -88,11 +92,18 @@ class FindingExamples:
         pictured = 0 if features is None else len(features)
         # Rows of like length together: a batch is as long as its longest row.
         worded = sorted(rows[pictured:], key=_length)
-        cut = 2 * len(worded) // 3
+        begun = sorted((self._begun(rng) for _ in range(self.begins)), key=_length)
+        half, cut = len(worded) // 2, 2 * len(begun) // 3
         total, tokens = torch.zeros(()), 0
-        for some, seen in ((rows[:pictured], features), (worded[:cut], None), (worded[cut:], None)):
+        for some, seen, eos in (
+            (rows[:pictured], features, self.eos),
+            (worded[:half], None, self.eos),
+            (worded[half:], None, self.eos),
+            (begun[:cut], None, None),
+            (begun[cut:], None, None),
+        ):
             if some:
-                batch = pack([p for p, _ in some], [a for _, a in some], eos=self.eos)
+                batch = pack([p for p, _ in some], [a for _, a in some], eos=eos)
                 _, nll = learner.logprobs(batch, seen)
                 total = total.to(nll.device) + nll * len(batch.target)
                 tokens += len(batch.target)
@@ -126,6 +137,15 @@ class FindingExamples:
         rows += self._others(rng)
         encoded = [(p, [answer_ids(self.tokenizer, text) for text in texts]) for p, texts in rows]
         return encoded, torch.cat(parts) if parts else None
+
+    def _begun(self, rng: random.Random) -> Row:
+        """A text query, and what the identifiers of its picture begin with."""
+        picture = rng.randrange(len(self.data))
+        _, query = self._caption(picture, rng)
+        topics = [own[0].split(",")[0] + "," for own in self.targets.of_pictures[picture]]
+        some = dict.fromkeys((topics[0], rng.choice(topics)))
+        answers = [answer_ids(self.tokenizer, topic) for topic in some]
+        return self._prompt(f"Find: {query}"), answers
 
     def _others(self, rng: random.Random) -> list[tuple[list[int], list[str]]]:
         rows = []

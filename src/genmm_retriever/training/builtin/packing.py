@@ -44,7 +44,7 @@ def pack(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[Sequence[int]]],
     *,
-    eos: int,
+    eos: int | None,
     pad: int = 0,
 ) -> PackedBatch:
     """Pack each prompt with its answers; every answer is ended by `eos`.
@@ -52,7 +52,7 @@ def pack(
     Args:
         prompts: One list of token ids a row.
         answers: For each row, any number of lists of token ids, none empty.
-        eos: Token that ends an answer; predicted, not fed.
+        eos: Token that ends an answer, predicted and not fed; None for answers that go on.
         pad: Token id that fills rows up.
 
     Examples:
@@ -67,11 +67,13 @@ def pack(
     number = 0
     for r, (prompt, texts) in enumerate(zip(prompts, answers, strict=True)):
         line, where, segment = list(prompt), list(range(len(prompt))), [0] * len(prompt)
-        for s, text in enumerate(texts, start=1):
+        for s, answer in enumerate(texts, start=1):
+            # The last token is predicted and never fed.
+            *text, last = answer if eos is None else [*answer, eos]
             before = [len(prompt) - 1, *range(len(line), len(line) + len(text))]
             row += [r] * len(before)
             place += before
-            target += [*text, eos]
+            target += [*text, last]
             owner += [number] * len(before)
             line += text
             where += range(len(prompt), len(prompt) + len(text))

@@ -104,7 +104,14 @@ def train(
     steps = curriculum.discriminative(2, 6, near.numpy(), examples)
     figures["telling_apart"] = run_stage(learner, stage, steps, work, progress=progress)
     share = None if minutes is None else minutes * (1 - _CAPTIONING_SHARE - _TELLING_SHARE)
-    stage = Stage("finding", steps=1500, minutes=share, learning_rate=4e-4, projector_rate=5e-4)
+    stage = Stage(
+        "finding",
+        steps=1500,
+        minutes=share,
+        learning_rate=4e-4,
+        projector_rate=5e-4,
+        save_every=50,
+    )
     targets = finding_data(model, data, work, asked, seed=seed)
     finding = FindingExamples(data, targets, processor.tokenizer, config)
     telling = Curriculum(data, processor.tokenizer, config, seed + 1).discriminative(
