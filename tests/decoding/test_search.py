@@ -103,6 +103,33 @@ def test_equals_brute_force_when_nothing_is_pruned(
 
 
 @EXAMPLES
+@given(corpus=corpora(), allowed=subset, most=st.integers(1, 5), debias=st.sampled_from([0, 0.7]))
+def test_what_is_left_open_gets_the_score_of_what_was_written(
+    tiny: Any, prompts: list[Prompt], corpus: Any, allowed: Any, most: int, debias: float
+) -> None:
+    config = BeamConfig(num_beams=16, max_leaves_exact=0, open_leaves=most, debias=debias)
+    (found,) = constrained_beam_search(
+        tiny, prompts[:1], TokenTrie.build(*corpus), [allowed], config
+    )
+    whole = {h.tokens: h for h in brute_force(tiny, prompts[0], corpus, allowed)}
+    nulls = dict(zip(corpus[0], corpus[2], strict=True))
+    assert sorted(h.tokens for h in found) == sorted(whole)
+    for h in found:
+        assert set(h.items) == set(whole[h.tokens].items)
+        begun = h.tokens[: h.length]
+        alike = [tokens for tokens in whole if tokens[: h.length] == begun]
+        assert len(alike) <= most or h.length == len(h.tokens)
+        assert h.logprob == pytest.approx(tiny.plain_logprob(prompts[0], begun), abs=2e-4)
+        assert h.null_logprob == pytest.approx(sum(nulls[h.tokens][: h.length]), abs=2e-3)
+        assert h.score == pytest.approx(h.logprob - debias * h.null_logprob, abs=4e-4)
+        # No more was written than is needed: at the last choice there were too many.
+        for shorter in range(1, h.length):
+            under = {tokens for tokens in whole if tokens[:shorter] == h.tokens[:shorter]}
+            nexts = {tokens[shorter : shorter + 1] for tokens in under}
+            assert len(under) > most or len(nexts) == 1
+
+
+@EXAMPLES
 @given(
     corpus=corpora(),
     allowed=subset,

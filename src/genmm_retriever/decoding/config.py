@@ -22,6 +22,10 @@ class BeamConfig:
             pointwise mutual information (as in TIGeR, arXiv 2406.05814).
         max_leaves_exact: Once at most this many identifiers are left under a query's beams,
             all of them are scored, in one pass; 0 never stops pruning.
+        open_leaves: A beam under which at most this many identifiers are left is not written
+            further: all of them get its score, the rest of each is left open (as WIDE leaves
+            uncertain levels open). So a collection decides how much of an identifier is
+            needed: in a small one its topic, in a large one its keywords too. 0 writes all.
         length_penalty: Exponent of the length; 0 leaves scores as they are.
         compat: "genmm" keeps every finished hypothesis and finishes exactly. "hf" takes the
             decisions of `transformers.generate` 5.x beam search step by step: the best
@@ -41,13 +45,14 @@ class BeamConfig:
     num_beams: int = 50
     debias: float = 1.0
     max_leaves_exact: int = 256
+    open_leaves: int = 0
     length_penalty: float = 0.0
     compat: Literal["genmm", "hf"] = "genmm"
     num_hypotheses: int | None = None
     score: Literal["global", "local"] = "global"
 
     def __post_init__(self) -> None:
-        for name, least in (("num_beams", 1), ("max_leaves_exact", 0)):
+        for name, least in (("num_beams", 1), ("max_leaves_exact", 0), ("open_leaves", 0)):
             if getattr(self, name) < least:
                 raise InputError(
                     f"{name} is {getattr(self, name)}", f"give an integer of at least {least}"
@@ -62,5 +67,7 @@ class BeamConfig:
             raise InputError(f"compat is {self.compat!r}", 'give "genmm" or "hf"')
         if self.score not in ("global", "local"):
             raise InputError(f"score is {self.score!r}", 'give "global" or "local"')
+        if self.open_leaves and self.compat == "hf":
+            raise InputError("transformers leaves no level open", "give open_leaves=0")
         if self.score == "local" and self.compat == "hf":
             raise InputError("transformers has no local score", 'give score="global"')

@@ -25,6 +25,8 @@ class Hypothesis:
         logprob: log p(tokens | query), nats.
         null_logprob: log p(tokens | no query), nats, as the constraint keeps it (float16 a token).
         score: What hypotheses are ranked by; see `BeamConfig`.
+        length: How many of the tokens were written; the rest was left open, and `logprob` and
+            `null_logprob` are of those written.
     """
 
     tokens: tuple[int, ...]
@@ -32,6 +34,11 @@ class Hypothesis:
     logprob: float
     null_logprob: float
     score: float
+    length: int = -1
+
+    def __post_init__(self) -> None:
+        if self.length < 0:
+            object.__setattr__(self, "length", len(self.tokens))
 
 
 class Ranking(list[Hypothesis]):

@@ -8,7 +8,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from genmm_retriever.constraints.base import Constraint, StateT, Subsets
+from genmm_retriever.constraints.base import Completions, Constraint, StateT, Subsets
 from genmm_retriever.decoding.branches import Branches, to_next_choice, to_the_end
 from genmm_retriever.decoding.config import BeamConfig
 from genmm_retriever.decoding.hypotheses import (
@@ -97,6 +97,7 @@ class _Search(Generic[StateT]):
         self.local = config.score == "local"
         self.exact = torch.zeros(queries, dtype=torch.bool, device=device)
         self.finished: list[list[Hypothesis]] = [[] for _ in range(queries)]
+        self.partly = torch.zeros_like(self.exact)
         self.missed = torch.full((queries,), -torch.inf, device=device)
 
     def run(self, live: Live[StateT]) -> list[Ranking]:
@@ -139,7 +140,7 @@ class _Search(Generic[StateT]):
 
     def _select(self, live: Live[StateT], expansion: Expansion) -> Tensor:
         """The unfinished continuations that stay live, ordered by query and falling score."""
-        self.exact |= self._left(live.constraint) <= self.config.max_leaves_exact
+        self.exact |= self._are_few(live.constraint)
         open_pairs = torch.nonzero(~expansion.finishes).flatten()
         most = torch.where(self.exact, len(open_pairs), self.config.num_beams)
         best = best_of_each(expansion.query[open_pairs], expansion.score[open_pairs], most)
@@ -159,6 +160,13 @@ class _Search(Generic[StateT]):
         if self.config.length_penalty:
             reach = torch.full_like(reach, torch.inf)
         self.missed.scatter_reduce_(0, expansion.query[pairs], reach, "amax")
+
+    def _are_few(self, state: StateT) -> Tensor:
+        """Whether so few identifiers are left that all of them are scored, [Q].
+
+        Not where some were left open: whole ones and begun ones do not compare.
+        """
+        return (self._left(state) <= self.config.max_leaves_exact) & ~self.partly
 
     def _left(self, state: StateT) -> Tensor:
         """How many identifiers are left under the rows of each query, [Q]."""
@@ -194,7 +202,7 @@ class _Search(Generic[StateT]):
         self, live: Live[StateT], expansion: Expansion, picks: Tensor, state: StateT
     ) -> Live[StateT]:
         """Run the picks to their next choices in one pass, and finish what is complete."""
-        few = self._left(state) <= self.config.max_leaves_exact
+        few = self._are_few(state)
         self.exact |= few
         # Under "local" scores every choice is renormalised, so none can be passed over.
         at_once = (few & (not self.local))[state.query]
@@ -205,9 +213,21 @@ class _Search(Generic[StateT]):
         if len(ending):
             rest = self.constraint.choose(state, ending)
             branches += to_the_end(self.constraint, expansion, picks[ending], rest)
+        opened, state_after = self._left_open(branches, state_after)
         model, logprob = self._run(live, branches)
         tokens = written(live, branches.rows, branches.tails)
         done, going = branches.which(end=True), branches.which(end=False)
+        if opened is not None:
+            of, found = opened
+            done = done[~torch.isin(done, of)]
+            self._add(
+                branches.query[of],
+                [(*tokens[i], *tail) for i, tail in zip(of.tolist(), found.tails, strict=True)],
+                found.items,
+                logprob[of],
+                branches.null[of],
+                lengths=[len(tokens[i]) for i in of.tolist()],
+            )
         self._add(
             branches.query[done],
             [tokens[i] for i in done.tolist()],
@@ -222,6 +242,25 @@ class _Search(Generic[StateT]):
             logprob=logprob[going],
             null=branches.null[going],
         )
+
+    def _left_open(
+        self, branches: Branches, state: StateT
+    ) -> tuple[tuple[Tensor, Completions] | None, StateT]:
+        """End the branches under which little is left; what is under them, and who goes on."""
+        going = branches.which(end=False)
+        if not self.config.open_leaves or not len(going):
+            return None, state
+        few = self.constraint.remaining(state) <= self.config.open_leaves
+        if not bool(few.any()):
+            return None, state
+        for i in going[few].tolist():
+            branches.ends[i] = True
+        self.partly[branches.query[going[few]]] = True
+        found = self.constraint.completions(
+            self.constraint.choose(state, torch.nonzero(few).flatten())
+        )
+        rest = self.constraint.choose(state, torch.nonzero(~few).flatten())
+        return (going[few][found.rows], found), rest
 
     def _run(self, live: Live[StateT], branches: Branches) -> tuple[DecodingState, Tensor]:
         """The model's rows behind the branches that go on, and log p(. | query) of them all."""
@@ -243,9 +282,13 @@ class _Search(Generic[StateT]):
         items: list[tuple[int, ...]],
         logprob: Tensor,
         null: Tensor,
+        lengths: Sequence[int] | None = None,
     ) -> None:
-        columns = (query.tolist(), tokens, items, logprob.tolist(), null.tolist())
-        for of, sequence, named, given, unconditional in zip(*columns, strict=True):
+        lengths = [len(some) for some in tokens] if lengths is None else lengths
+        columns = (query.tolist(), tokens, items, logprob.tolist(), null.tolist(), lengths)
+        for of, sequence, named, given, unconditional, length in zip(*columns, strict=True):
             score = given - self.config.debias * unconditional if self.config.debias else given
-            score /= len(sequence) ** self.config.length_penalty
-            self.finished[of].append(Hypothesis(sequence, named, given, unconditional, score))
+            score /= length**self.config.length_penalty
+            self.finished[of].append(
+                Hypothesis(sequence, named, given, unconditional, score, length)
+            )
