@@ -16,6 +16,7 @@ from genmm_retriever.constraints.keeping import read_trie
 from genmm_retriever.corpus.store import IndexReader
 from genmm_retriever.decoding.aggregate import Candidate, aggregate
 from genmm_retriever.decoding.config import BeamConfig
+from genmm_retriever.decoding.hypotheses import Hypothesis
 from genmm_retriever.decoding.search import constrained_beam_search
 from genmm_retriever.describing import identify_prompt
 from genmm_retriever.models.base import MLLM
@@ -98,10 +99,15 @@ class IdentifierStage:
         """The best identifiers that led to a candidate."""
         assert isinstance(candidate, Candidate)
         return {
-            "identifiers": tuple(
-                GeneratedIdentifier(
-                    text=self.model.decode(h.tokens).strip(), logprob=h.logprob, score=h.score
-                )
-                for h in candidate.hypotheses[:_SHOWN_IDENTIFIERS]
-            )
+            "identifiers": tuple(map(self._shown, candidate.hypotheses[:_SHOWN_IDENTIFIERS]))
         }
+
+    def _shown(self, hypothesis: Hypothesis) -> GeneratedIdentifier:
+        whole = hypothesis.length == len(hypothesis.tokens)
+        begun = self.model.decode(hypothesis.tokens[: hypothesis.length]).strip()
+        return GeneratedIdentifier(
+            text=self.model.decode(hypothesis.tokens).strip(),
+            logprob=hypothesis.logprob,
+            score=hypothesis.score,
+            written=None if whole else begun,
+        )

@@ -371,9 +371,10 @@ class GenerativeMMRetriever:
             if evidence.caption:
                 lines.append(f"   known as   {evidence.caption}")
             for written in evidence.identifiers:
+                rest = "" if written.written is None else f", of {written.text!r}"
                 lines.append(
-                    f"   written    {written.text!r}  log p {written.logprob:.2f}, "
-                    f"debiased {written.score:.2f}"
+                    f"   written    {written.written or written.text!r}{rest}  "
+                    f"log p {written.logprob:.2f}, debiased {written.score:.2f}"
                 )
             for clue in evidence.clues:
                 where = ", ".join(f"{start}-{end}" for start, end in clue.spans)

@@ -122,14 +122,18 @@ class GeneratedIdentifier(_Frozen):
     """An identifier that the model wrote and that leads to the hit.
 
     Args:
-        text: The identifier as written.
-        logprob: Natural log-probability of its tokens given the query, end token included.
+        text: The identifier.
+        logprob: Natural log-probability of what was written given the query, with the end
+            token where it was written to the end.
         score: What the beam was steered by: `logprob` minus the weighted unconditional one.
+        written: The part of the text that the model wrote, if the rest was left open because
+            few items are called so.
     """
 
     text: str
     logprob: float
     score: float
+    written: str | None = None
 
 
 class FoundClue(_Frozen):

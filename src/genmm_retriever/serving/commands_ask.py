@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import QueryError
-from ..schema import FoundClue, Hit, Query
+from ..schema import FoundClue, GeneratedIdentifier, Hit, Query
 from .console import Console, command, printable
 from .options import (
     Beams,
@@ -86,13 +86,19 @@ def render_hits(hits: Sequence[Hit]) -> str:
         if hit.evidence.caption and hit.evidence.caption != hit.item.text:
             lines.append(f"            caption     {printable(_cut(hit.evidence.caption))}")
         lines += [
-            f"            identifier  {printable(found.text)}  (logprob {found.logprob:.2f})"
+            f"            identifier  {printable(found.text)}  ({_wrote(found)})"
             for found in hit.evidence.identifiers[:2]
         ]
         lines += [f"            clue        {_clue(found)}" for found in hit.evidence.clues[:3]]
         if hit.evidence.filled:
             lines.append("            filled up to k; nothing that was written led here")
     return "\n".join(lines)
+
+
+def _wrote(found: GeneratedIdentifier) -> str:
+    """How likely what the model wrote of an identifier was."""
+    part = "" if found.written is None else f"wrote {printable(found.written)!r}, "
+    return f"{part}logprob {found.logprob:.2f}"
 
 
 def _clue(found: FoundClue) -> str:
