@@ -120,12 +120,13 @@ def test_identifiers_begin_with_the_topics_in_turn():
     scheme = StructuredIdentifiers.over_topics(HashingEncoder())
     assert scheme.needs_topics
     found = scheme.assign(
-        [["a brown dog", "a cat", "a red bus"], []],
+        [["a brown dog", "a cat", "a red bus"], [], ["a boat"]],
         taken=set(),
-        topics=[["pets", "dog street"], ["pets"]],
+        topics=[["pets", "dog street"], ["pets"], ["sea", "lake"]],
     )
     assert [text.split(",")[0] for text in found[0]] == ["pets", "dog street", "pets"]
     assert found[1][0].startswith("pets")
+    assert found[2] == ["sea, boat", "lake, boat"]
     arrays, state = scheme.to_state()
     again = StructuredIdentifiers.from_state(arrays, state, HashingEncoder())
     assert again.needs_topics

@@ -139,13 +139,16 @@ class StructuredIdentifiers:
             descriptions: The descriptions of each item.
             taken: Identifiers that are used already; new ones are added.
             topics: Names to begin each item's identifiers with, instead of the cluster of each
-                description: the first description gets the first name, and so on in turn.
+                description: the first description gets the first name, and so on in turn, until
+                all descriptions and all names were used.
         """
         out: list[list[str]] = []
         for start in range(0, len(descriptions), _BLOCK):
             block = descriptions[start : start + _BLOCK]
+            names = None
+            if topics is not None:
+                block, names = _in_turn(block, topics[start : start + _BLOCK])
             texts, counts = flatten(block)
-            names = None if topics is None else _in_turn(block, topics[start : start + _BLOCK])
             parts = self._parts(texts, names)
             at = 0
             for count in counts:
@@ -225,13 +228,17 @@ class StructuredIdentifiers:
         )
 
 
-def _in_turn(descriptions: Sequence[Sequence[str]], topics: Sequence[Sequence[str]]) -> list[str]:
-    """The name that each description's identifier begins with, over all items."""
-    return [
-        names[place % len(names)]
-        for texts, names in zip(descriptions, topics, strict=True)
-        for place in range(max(1, len(texts)))
-    ]
+def _in_turn(
+    descriptions: Sequence[Sequence[str]], topics: Sequence[Sequence[str]]
+) -> tuple[list[list[str]], list[str]]:
+    """Each item's descriptions, repeated if it has more names, and a name for each of them."""
+    texts, chosen = [], []
+    for some, names in zip(descriptions, topics, strict=True):
+        own = list(some) or [""]
+        count = max(len(own), len(names))
+        texts.append([own[place % len(own)] for place in range(count)])
+        chosen += [names[place % len(names)] for place in range(count)]
+    return texts, chosen
 
 
 def _unique(parts: list[tuple[str, list[str]]], length: int, taken: set[str]) -> list[str]:
