@@ -6,7 +6,7 @@ from typing import Any
 
 _ONE_PICTURE = frozenset(
     "blip-2 instructblip kosmos-2 fuyu git llava llava_next mllama paligemma pix2struct "  # noqa: SIM905
-    "vipllava genmm_builtin".split()
+    "vipllava".split()
 )
 """Families that were trained on prompts with one picture each."""
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from genmm_retriever.describing.prompts import MAX_OPTION_WORDS, OPTION_LETTERS, data_text
+from genmm_retriever.describing.prompts import (
+    MAX_OPTION_WORDS,
+    OPTION_LETTERS,
+    data_text,
+    style_of,
+)
 from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.verification.costs import TokenCosts
 from genmm_retriever.verification.features import CandidateView, QueryView
@@ -77,7 +82,8 @@ class Showing:
 
 
 def _pictures_per_prompt(model: Any) -> int:
-    if not getattr(model, "supports_images", True):
+    # The builtin model, asked about a picture, answers worse than about its caption.
+    if style_of(model) == "builtin" or not getattr(model, "supports_images", True):
         return 0
     most = getattr(model, "pictures_per_prompt", None)
     return len(OPTION_LETTERS) + 1 if most is None else int(most)
