@@ -265,15 +265,15 @@ def _choice_builtin(
 
 
 def _yesno_builtin(words: str, image: ImagePart | None, item: ImagePart | str) -> Prompt:
-    shown = [TextPart(f"Describe: {item}\n")] if isinstance(item, str) else [item]
+    shown: Part = TextPart(f"Describe: {item}\n") if isinstance(item, str) else item
     asked = [TextPart("Is this "), *_query_builtin(words, image), TextPart("?")]
-    return Prompt(_joined([*shown, *asked]))
+    return Prompt(_joined([shown, *asked]))
 
 
 def _query_builtin(words: str, image: ImagePart | None) -> list[Part]:
     if image is None and not words:
         raise InputError("a query needs text, an image, or both")
-    text = [TextPart(words)] if words else []
+    text: list[Part] = [TextPart(words)] if words else []
     return text if image is None else [image, *text]
 
 
@@ -295,9 +295,11 @@ def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
     """The same, with neighbouring texts in one: templates part them in ways of their own."""
     joined: list[Part] = []
     for part in parts:
-        if joined and isinstance(part, TextPart) and isinstance(joined[-1], TextPart):
-            part = TextPart(joined.pop().text + part.text)
-        joined.append(part)
+        last = joined[-1] if joined else None
+        if isinstance(part, TextPart) and isinstance(last, TextPart):
+            joined[-1] = TextPart(last.text + part.text)
+        else:
+            joined.append(part)
     return tuple(joined)
 
 

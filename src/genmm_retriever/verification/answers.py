@@ -59,9 +59,8 @@ class Answers:
             asked = [prompt for prompt in prompts for _ in flat]
             scored = self.model.score(asked, flat * len(prompts))
             found = torch.stack([one.sum() for one in scored]).view(len(prompts), -1)
-        by_answer = found.double().cpu().split([len(some) for some in self.tails], dim=1)
-        summed: np.ndarray = torch.stack([one.logsumexp(1) for one in by_answer], dim=1).numpy()
-        return summed
+        by_answer = torch.split(found.double().cpu(), [len(some) for some in self.tails], dim=1)
+        return np.stack([one.logsumexp(1).numpy() for one in by_answer], axis=1)
 
     def _at_once(self, prompts: Sequence[Prompt], tokens: Sequence[int]) -> torch.Tensor:
         """Log-probabilities [prompts, tokens] of the tokens that could come first."""

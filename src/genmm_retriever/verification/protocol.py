@@ -52,7 +52,7 @@ def fill_below(
     """
     if not looked.any() or looked.all():
         return probability
-    filled = probability.copy()
+    filled: np.ndarray = probability.copy()
     filled[looked] = np.maximum(filled[looked], LEAST)
     ceiling = filled[looked].min() * 0.999
     scores = np.array([-np.inf if c.generation is None else c.generation for c in candidates])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from genmm_retriever.describing.prompts import yesno_prompt
-from genmm_retriever.models.base import MLLM
+from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.verification.answers import Answers
 from genmm_retriever.verification.budget import Budget
 from genmm_retriever.verification.calibration import REACH_FIRST, Calibration, sigmoid
@@ -81,7 +81,7 @@ class YesNoVerifier:
         parts = Parts.unread(candidates, yes=np.where(looked, sigmoid(known), np.nan))
         return fill_below(probability, looked, candidates), parts
 
-    def _ask(self, query: QueryView, shown: Sequence[object]) -> np.ndarray:
+    def _ask(self, query: QueryView, shown: Sequence[ImagePart | str]) -> np.ndarray:
         """Log-odds of "yes" over "no" for each item, [n]."""
         if self._answers is None:
             self._answers = Answers(self.model, _ANSWERS)
