@@ -86,7 +86,7 @@ class Synonyms:
         groups = _linked([[word] for word in ranked], _forms(ranked, encoder), _of_one_word)
         alike = _meanings(ranked, encoder)
         groups = _linked(groups, alike, _all_alike(alike))
-        forms = {}
+        forms: dict[str, str] = {}
         for group in groups:
             canonical = min(group, key=lambda word: (-totals[word], len(word), word))
             forms |= {word: canonical for word in group if word != canonical}
