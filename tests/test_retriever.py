@@ -451,6 +451,33 @@ def test_the_budget_limits_the_likelihoods(shared, tiny_builtin):
         assert calls == [3 + 1]  # and the baseline
 
 
+@pytest.mark.parametrize(("verify", "part"), [("choice", "choice"), ("yesno", "yes")])
+def test_the_model_may_choose_or_say_yes(shared, tiny_builtin, retriever, verify, part):
+    hits = retriever.retrieve("a red boat", k=10, verify=verify)
+    assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+    assert all(0 < hit.evidence.parts[part] < 1 for hit in hits)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(hit.evidence.verification == hit.score for hit in hits)
+    with GenerativeMMRetriever.from_index(
+        shared, model=tiny_builtin, verify=verify, budget=3
+    ) as few:
+        found = few.retrieve("a red boat", k=5)
+        shown = [hit for hit in found if part in hit.evidence.parts]
+        assert len(shown) == (3 if verify == "choice" else 5)
+        assert found[: len(shown)] == shown
+        rest = [hit.evidence.generation for hit in found[len(shown) :] if not hit.evidence.filled]
+        assert rest == sorted(rest, reverse=True)
+        if verify == "choice":
+            assert "choice_spread" in few.explain("a red boat")
+
+
+def test_true_and_false_name_verifiers_too(shared, tiny_builtin, retriever):
+    same(retriever.retrieve("a boat", verify=True), retriever.retrieve("a boat"))
+    same(retriever.retrieve("a boat", verify=False), retriever.retrieve("a boat", verify="off"))
+    with GenerativeMMRetriever.from_index(shared, model=tiny_builtin, verify=False) as without:
+        assert without.verify == "off"
+
+
 def test_captions_are_what_the_index_knows(retriever):
     from genmm_retriever.corpus.store import IndexReader
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,11 +18,11 @@ from genmm_retriever.finding import IDENTIFIER_BEAMS, FirstStage, Found, Identif
 from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.schema import Evidence, Hit, ImageRef, Item, Query
 from genmm_retriever.verification import (
-    Budget,
     CandidateView,
-    LikelihoodVerifier,
     Parts,
     QueryView,
+    Verifier,
+    make_verifier,
 )
 
 
@@ -56,9 +57,9 @@ class Asker:
         model: The model that the index was built with.
         num_beams: Width of the search; None for what the kind of index does best with.
         candidates: First-stage candidates that verification looks at.
-        budget: Candidates whose likelihood is computed; None for all.
+        budget: Candidates that a verifier looks at; None for all, `"auto"` for what is usual.
         budget_ms: Milliseconds that verifying a query may take; None for no limit.
-        cascade: Whether verification goes by stages; see `LikelihoodVerifier`.
+        cascade: Whether the likelihood goes by stages; see `LikelihoodVerifier`.
     """
 
     def __init__(
@@ -68,20 +69,34 @@ class Asker:
         *,
         num_beams: int | None,
         candidates: int,
-        budget: int | None,
+        budget: int | Literal["auto"] | None,
         budget_ms: float | None = None,
         cascade: bool | None = None,
     ) -> None:
         self.reader = reader
         self.model = model
         self.candidates = candidates
-        self.verifier = LikelihoodVerifier(model, budget=Budget(budget, budget_ms), cascade=cascade)
+        self._limits: dict[str, Any] = {
+            "budget": budget,
+            "budget_ms": budget_ms,
+            "cascade": cascade,
+        }
+        self.verifier = make_verifier("likelihood", model, **self._limits)
+        self._verifiers: dict[str, Verifier] = {"likelihood": self.verifier}
         self.first = _first_stage(reader, model, num_beams, self.verifier.calibration.debias)
 
     def ask(
-        self, queries: Sequence[Query], k: int, *, verify: bool, trace: Trace
+        self, queries: Sequence[Query], k: int, *, verify: str, trace: Trace
     ) -> list[list[Hit]]:
-        """The k best items of each query, exactly k where so many match its filters."""
+        """The k best items of each query, exactly k where so many match its filters.
+
+        Args:
+            queries: Asked in one decode.
+            k: Hits a query.
+            verify: A verifier's name, or `"off"`.
+            trace: Filled with what happened on the way.
+        """
+        verifier = None if verify == "off" else self._verifier(verify)
         start = time.perf_counter()
         views = [self._view(query) for query in queries]
         subsets = [self._subset(query) for query in queries]
@@ -92,7 +107,9 @@ class Asker:
         ]
         decoded = time.perf_counter()
         hits = [
-            self._verified(query, view, one, k) if verify else self._generated(query, one, k)
+            self._generated(query, one, k)
+            if verifier is None
+            else self._verified(verifier, query, view, one, k)
             for query, view, one in zip(queries, views, found, strict=True)
         ]
         trace.candidates = [
@@ -140,9 +157,16 @@ class Asker:
             weights = np.zeros(len(scores))
         return self._hits(query, found, weights, None, k)
 
-    def _verified(self, query: Query, view: QueryView, found: _Candidates, k: int) -> list[Hit]:
+    def _verifier(self, name: str) -> Verifier:
+        if name not in self._verifiers:
+            self._verifiers[name] = make_verifier(name, self.model, **self._limits)
+        return self._verifiers[name]
+
+    def _verified(
+        self, verifier: Verifier, query: Query, view: QueryView, found: _Candidates, k: int
+    ) -> list[Hit]:
         views = self._candidate_views(found)
-        probability, parts = self.verifier.verify(view, views, at_least=k)
+        probability, parts = verifier.verify(view, views, at_least=k)
         return self._hits(query, found, probability, parts, k)
 
     def _candidate_views(self, found: _Candidates) -> list[CandidateView]:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from genmm_retriever.building import BuildReport
     from genmm_retriever.models.base import MLLM
 
-Verify = Literal["likelihood", "off"]
-VERIFIERS: tuple[str, ...] = ("likelihood", "off")
+Verify = Literal["likelihood", "choice", "yesno", "off"]
+VERIFIERS: tuple[str, ...] = ("likelihood", "choice", "yesno", "off")
 MAX_K = 10_000
 
 
@@ -48,13 +48,16 @@ class GenerativeMMRetriever:
         path: Folder of a finished index.
         model: A model object, a name, or None for the model that the index was built with.
         k: Hits a query, unless asked otherwise.
-        verify: `"likelihood"` to check candidates by log p(query | candidate), `"off"` not to.
+        verify: How candidates are checked: `"likelihood"` by log p(query | candidate),
+            `"choice"` by which of the best the model picks, `"yesno"` by whether it says that
+            one fits, `"off"` not at all. True and False mean the first and the last.
         num_beams: Width of the constrained search; None for 50 identifiers or 15 clues.
         candidates: First-stage candidates that are looked at.
-        budget: Candidates whose likelihood is computed; None for all.
+        budget: Candidates that are verified; None for all, `"auto"` for 16, or the 10 that are
+            shown for a choice.
         budget_ms: Milliseconds that verifying a query may take, whichever limit comes first;
-            the k best are verified in any case.
-        cascade: Verification by stages, each for fewer candidates: None where it costs less,
+            the k best are verified in any case, but for a choice, which keeps to its limits.
+        cascade: Likelihood by stages, each for fewer candidates: None where it costs less,
             True always, False never (see `verification.LikelihoodVerifier`).
         device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
 
@@ -76,10 +79,10 @@ class GenerativeMMRetriever:
         *,
         model: MLLM | str | None = None,
         k: int = 10,
-        verify: str = "likelihood",
+        verify: str | bool = "likelihood",
         num_beams: int | None = None,
         candidates: int = 100,
-        budget: int | None = 16,
+        budget: int | Literal["auto"] | None = "auto",
         budget_ms: float | None = None,
         cascade: bool | None = None,
         device: str | None = None,
@@ -93,7 +96,7 @@ class GenerativeMMRetriever:
             "cascade": cascade,
         }
         _check_options(k=k, verify=verify, **self._options)
-        self.k, self.verify, self.candidates = k, verify, candidates
+        self.k, self.verify, self.candidates = k, _checked_verify(verify), candidates
         self._named = model
         self._device = device
         self._lock = threading.RLock()
@@ -244,7 +247,7 @@ class GenerativeMMRetriever:
         image: ImageRef | None = None,
         filters: dict[str, Scalar | list[Scalar]] | None = None,
         kind: Kind | None = None,
-        verify: str | None = None,
+        verify: str | bool | None = None,
     ) -> list[Hit]:
         """The k items that answer a query best.
 
@@ -271,7 +274,7 @@ class GenerativeMMRetriever:
         queries: Sequence[str | Query],
         *,
         k: int | None = None,
-        verify: str | None = None,
+        verify: str | bool | None = None,
     ) -> list[list[Hit]]:
         """Answer several queries in one decode; see `retrieve`."""
         from genmm_retriever.asking import Trace
@@ -284,7 +287,7 @@ class GenerativeMMRetriever:
         with self._lock:
             self._check_open()
             trace = Trace()
-            hits = self._current().ask(asked, k, verify=verify != "off", trace=trace)
+            hits = self._current().ask(asked, k, verify=verify, trace=trace)
             self.last_timings = trace.timings
             self.last_candidates = trace.candidates
             return hits
@@ -297,7 +300,7 @@ class GenerativeMMRetriever:
         image: ImageRef | None = None,
         filters: dict[str, Scalar | list[Scalar]] | None = None,
         kind: Kind | None = None,
-        verify: str | None = None,
+        verify: str | bool | None = None,
     ) -> list[Hit]:
         """As `retrieve`, in a worker thread: the event loop is never blocked."""
         return await asyncio.to_thread(
@@ -482,10 +485,10 @@ def _as_query(
 def _check_options(
     *,
     k: int = 1,
-    verify: str = "off",
+    verify: str | bool = "off",
     num_beams: int | None = None,
     candidates: int = 1,
-    budget: int | None = None,
+    budget: int | Literal["auto"] | None = "auto",
     budget_ms: float | None = None,
     cascade: bool | None = None,
 ) -> None:
@@ -493,7 +496,7 @@ def _check_options(
     _checked_k(k)
     _checked_verify(verify)
     for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
-        if name != "candidates" and value is None:
+        if (name != "candidates" and value is None) or (name == "budget" and value == "auto"):
             continue
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}", "give a whole number of at least 1")
@@ -511,7 +514,9 @@ def _checked_k(k: int) -> int:
     return k
 
 
-def _checked_verify(verify: str) -> str:
+def _checked_verify(verify: str | bool) -> str:
+    if isinstance(verify, bool):
+        return "likelihood" if verify else "off"
     if verify not in VERIFIERS:
         raise InputError(f"there is no verifier {verify!r}", f"one of {', '.join(VERIFIERS)}")
     return verify

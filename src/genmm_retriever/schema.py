@@ -172,8 +172,10 @@ class Evidence(_Frozen):
             Both in nats.
         verification: The verifier's calibrated probability, or None when it did not run.
         parts: The verifier's parts before fusion (`likelihood` in nats a token,
-            `text_likelihood` the same given its caption, `contrastive` as a cosine), as far
-            as they were computed: without `likelihood` the item was not looked at.
+            `text_likelihood` the same given its caption, `contrastive` as a cosine; of a choice
+            `choice`, `choice_1`, ... by each order of the options, and `choice_spread`; `yes`
+            of yes and no), as far as they were computed: without `likelihood`, `choice` or
+            `yes` the item was not looked at.
         filled: True if no generated identifier led here and the item fills up to k.
         caption: The words the index knows the item by; with clues the text they stand in.
         rewritings: Forms the query went through before decoding.

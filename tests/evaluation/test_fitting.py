@@ -156,3 +156,48 @@ def test_too_few_queries_know_no_margin():
 def test_nothing_to_fit_on():
     with pytest.raises(InputError, match="no query has a right candidate"):
         calibration.fit([], budget=16, debias=0.0)
+
+
+class Judged:
+    """Gives ten hits a query, of which the first is right as often as was drawn."""
+
+    def __init__(self, log_odds, right):
+        self.hits = iter(zip(log_odds, right, strict=True))
+
+    def retrieve(self, query, *, verify):
+        from genmm_retriever.schema import Evidence, Hit, Item
+
+        part = {"choice": "choice", "yesno": "yes"}[verify]
+        scores, right = next(self.hits)
+        return [
+            Hit(
+                item=Item(id="right" if fits else f"wrong {i}", text="x"),
+                score=0.5,
+                rank=i + 1,
+                evidence=Evidence(parts={part: float(1 / (1 + np.exp(-score)))}),
+            )
+            for i, (score, fits) in enumerate(zip(scores, right, strict=True))
+        ]
+
+
+def judged(scale, bias, *, count=400, seed=0):
+    draw = np.random.default_rng(seed)
+    log_odds = draw.normal(size=(count, 10)) * 3
+    right = draw.random((count, 10)) < 1 / (1 + np.exp(-(scale * log_odds + bias)))
+    return Judged(log_odds, right)
+
+
+@pytest.mark.parametrize("judge", ["choice", "yesno"])
+def test_scale_and_bias_of_a_judge_are_found_again(judge):
+    from genmm_retriever.evaluation.datasets import EvalQuery
+    from genmm_retriever.evaluation.platt import fit_judge
+    from genmm_retriever.schema import Query
+
+    asked = [EvalQuery(str(i), Query(text="x"), frozenset({"right"})) for i in range(400)]
+    found = fit_judge(judged(0.4, -2.0), asked, judge, progress=False)
+    assert found == pytest.approx({f"{judge}_scale": 0.4, f"{judge}_bias": -2.0}, abs=0.12)
+    # One that says the opposite of what is right keeps its order, and tells nothing.
+    found = fit_judge(judged(-0.4, -2.0), asked, judge, progress=False)
+    assert 0 < found[f"{judge}_scale"] <= 1e-3
+    with pytest.raises(InputError, match="0 are right"):
+        fit_judge(judged(0.0, -99.0), asked, judge, progress=False)

@@ -117,3 +117,13 @@ def test_sigmoid_is_a_probability_and_never_overflows(values):
 def test_sigmoid_golden_values():
     np.testing.assert_allclose(sigmoid(np.array([-2.0, 0.0, 2.0])), [0.119202922, 0.5, 0.880797078])
     assert sigmoid(np.array([800.0, -800.0])) == pytest.approx([1.0, 0.0])
+
+
+def test_judges_have_a_scale_and_a_bias_of_their_own():
+    known = {"choice_scale": 0.5, "yesno_bias": -1.0}
+    weights = Calibration.of(SimpleNamespace(calibration=known))
+    # The weights of the likelihood stay those of a model about which nothing is known.
+    assert weights == Calibration(choice_scale=0.5, yesno_bias=-1.0)
+    assert weights.choice(np.array([2.0, -4.0])).tolist() == [1.0, -2.0]
+    assert weights.yesno(np.array([2.0])).tolist() == [1.0]
+    assert Calibration().choice(np.array([3.0])).tolist() == [3.0]

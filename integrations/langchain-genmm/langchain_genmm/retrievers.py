@@ -21,7 +21,7 @@ from genmm_retriever.schema import Hit, Item, Kind, Query, Scalar
 from langchain_genmm.documents import hit_to_document
 
 Filters = dict[str, Scalar | list[Scalar]]
-Verify = Literal["likelihood", "off"]
+Verify = Literal["likelihood", "choice", "yesno", "off"]
 ImageSource = str | bytes | PathLike[str]
 
 
@@ -56,7 +56,7 @@ class GenerativeMMRetriever(BaseRetriever):
         filters: Metadata conditions for every query, applied before decoding; a list means
             "one of". Those of a call are added to these.
         kind: Look only for `"image"` or only for `"text"` items; None looks for both.
-        verify: `"likelihood"` or `"off"`; None leaves it to the core.
+        verify: `"likelihood"`, `"choice"`, `"yesno"` or `"off"`; None leaves it to the core.
 
     Examples:
         >>> retriever = GenerativeMMRetriever.from_images("photos", k=3)  # doctest: +SKIP

@@ -9,6 +9,9 @@ the objects that the classifier sees, so that things which the judged queries do
 are found too, then one scale and one bias that make probabilities of them (Platt, 1999).
 Margins say who can still win (`evaluation.margins`). If the order so found is worse on the
 judged queries than that of the first stage, the latter is kept.
+
+With `--verify choice` or `--verify yesno` only the scale and bias of that verifier are fitted
+(`evaluation.platt`), and the other weights stay.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import argparse
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ from tqdm import tqdm
 from genmm_retriever.errors import InputError
 from genmm_retriever.evaluation.datasets import EvalQuery, read_queries
 from genmm_retriever.evaluation.margins import fit_reach
+from genmm_retriever.evaluation.platt import fit_judge, minimise, platt
 from genmm_retriever.retriever import GenerativeMMRetriever
 from genmm_retriever.schema import Hit
 from genmm_retriever.verification import Calibration, Parts
@@ -43,6 +47,7 @@ Captions of everyday photographs, which the contrastive head was trained on, nee
 caption of theirs named.
 """
 _CHEAP = ("contrastive", "objects", "generation")
+_JUDGES = ("choice_scale", "choice_bias", "yesno_scale", "yesno_bias")
 _DEPTH = 10
 
 
@@ -218,15 +223,8 @@ def _fit(seen: Sequence[Observed], used: Tensor | None = None) -> tuple[Tensor, 
     weights[-2] = torch.maximum(weights[-2], LEAST_OBJECTS * weights[-3])
     scores = torch.cat([one.parts @ weights for one in seen])
     labels = torch.cat([one.relevant for one in seen]).to(scores.dtype)
-    centre, spread = scores.mean(), scores.std() + 1e-9
-    platt = _minimise(
-        torch.tensor([1.0, -2.0], dtype=torch.float64),
-        lambda w: torch.nn.functional.binary_cross_entropy_with_logits(
-            w[0] * (scores - centre) / spread + w[1], labels
-        ),
-    )
-    slope = float(platt[0] / spread)
-    return weights * slope, float(platt[1]) - slope * float(centre)
+    slope, bias = platt(scores, labels)
+    return weights * slope, bias
 
 
 def _ranking_weights(seen: Sequence[Observed], used: Tensor) -> Tensor:
@@ -241,24 +239,10 @@ def _ranking_weights(seen: Sequence[Observed], used: Tensor) -> Tensor:
         right = logits.masked_fill(~relevant, -torch.inf).logsumexp(1)
         return (everything - right).mean() + 1e-4 * weights.square().sum()
 
-    weights = _minimise(torch.zeros_like(used), loss)
+    weights = minimise(torch.zeros_like(used), loss)
     if bool((weights >= 0).all()):
         return weights * used
     return _ranking_weights(seen, used * (weights > 0))
-
-
-def _minimise(start: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-    weights = start.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        value = loss(weights)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return weights.detach()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -274,19 +258,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--words", action="store_true", help="fit the likelihood given the candidates' words too"
     )
     parser.add_argument("--level", type=float, default=0.95, help="of the margins, below 1")
+    parser.add_argument("--verify", choices=("likelihood", "choice", "yesno"), default="likelihood")
     given = parser.parse_args(arguments)
     queries = list(read_queries(given.queries))
     chosen = random.Random(1).sample(queries, min(given.limit, len(queries)))
+    settings = json.loads(given.output.read_text()) if given.output.is_file() else {}
+    known = settings.get("calibration", {})
+    found = _fitted_judge(given, chosen) if given.verify != "likelihood" else _fitted(given, chosen)
+    kept = known if given.verify != "likelihood" else {k: known[k] for k in _JUDGES if k in known}
+    settings["calibration"] = kept | {name: round(weight, 4) for name, weight in found.items()}
+    given.output.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(settings["calibration"], indent=2))
+
+
+def _fitted(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str, float]:
     with GenerativeMMRetriever(
         given.index, candidates=given.candidates, budget=None, cascade=given.words
     ) as retriever:
         debias = Calibration.of(retriever.model).debias
         seen = observe(retriever, chosen, words=given.words)
     found = fit(seen, budget=given.budget, debias=debias, level=given.level)
-    settings = json.loads(given.output.read_text()) if given.output.is_file() else {}
-    settings["calibration"] = {k: round(weight, 4) for k, weight in found.to_json().items()}
-    given.output.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(settings["calibration"], indent=2))
+    return {name: weight for name, weight in found.to_json().items() if name not in _JUDGES}
+
+
+def _fitted_judge(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str, float]:
+    with GenerativeMMRetriever(given.index, candidates=given.candidates) as retriever:
+        return fit_judge(retriever, chosen, given.verify)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from genmm_retriever.models.base import DecodingState, ImagePart, Prompt
 from genmm_retriever.models.engine import RowEngine, check_tails
 from genmm_retriever.models.fingerprints import fingerprint_of
 from genmm_retriever.models.forwarding import ForwardPass
+from genmm_retriever.models.limits import context_length, pictures_per_prompt
 from genmm_retriever.models.rendering import PromptRenderer
 from genmm_retriever.models.sampling import generate_texts
 
@@ -116,6 +117,16 @@ class TransformersMLLM:
     def supports_images(self) -> bool:
         """False for a text-only language model."""
         return self.renderer.is_multimodal
+
+    @property
+    def pictures_per_prompt(self) -> int | None:
+        """The most pictures that the model knows in one prompt; None for no limit."""
+        return pictures_per_prompt(self.model.config) if self.supports_images else 0
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that prompt and answer may have together; None if the model does not say."""
+        return context_length(self.model.config)
 
     @property
     def can_gather(self) -> bool:

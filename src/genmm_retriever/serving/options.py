@@ -21,6 +21,8 @@ class Verify(str, Enum):
     """How candidates are checked."""
 
     likelihood = "likelihood"
+    choice = "choice"
+    yesno = "yesno"
     off = "off"
 
 
@@ -73,7 +75,8 @@ Budget = Annotated[
     str | None,
     typer.Option(
         metavar="N|TIME",
-        help="What verifying a query may cost: candidates (16), time (50ms, 2s) or both (64,50ms).",
+        help="What verifying a query may cost: candidates (16; 10 for a choice), time (50ms, 2s) "
+        "or both (64,50ms).",
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many.")]

@@ -2,7 +2,22 @@
 
 from genmm_retriever.verification.budget import Budget
 from genmm_retriever.verification.calibration import Calibration
+from genmm_retriever.verification.choice import ChoiceVerifier
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
 from genmm_retriever.verification.likelihood import LikelihoodVerifier
+from genmm_retriever.verification.making import make_verifier
+from genmm_retriever.verification.protocol import Verifier
+from genmm_retriever.verification.yesno import YesNoVerifier
 
-__all__ = ["Budget", "Calibration", "CandidateView", "LikelihoodVerifier", "Parts", "QueryView"]
+__all__ = [
+    "Budget",
+    "Calibration",
+    "CandidateView",
+    "ChoiceVerifier",
+    "LikelihoodVerifier",
+    "Parts",
+    "QueryView",
+    "Verifier",
+    "YesNoVerifier",
+    "make_verifier",
+]

@@ -51,6 +51,10 @@ class Calibration:
         words_reach_slope: As `reach_slope`, of the log-odds with the words.
         words_reach_margin: As `reach_margin`, of the log-odds with the words.
         debias: Weight of the unconditional log-probability in the beam.
+        choice_scale: Weight of the log-odds that a choice among options gives.
+        choice_bias: Log-odds added to it.
+        yesno_scale: Weight of the log-odds of "yes" over "no".
+        yesno_bias: Log-odds added to it.
     """
 
     likelihood: float = 3.0
@@ -73,6 +77,10 @@ class Calibration:
     words_reach_slope: float = 1.0
     words_reach_margin: float = math.inf
     debias: float = 1.0
+    choice_scale: float = 1.0
+    choice_bias: float = 0.0
+    yesno_scale: float = 1.0
+    yesno_bias: float = 0.0
 
     @classmethod
     def of(cls, model: Any) -> Calibration:
@@ -83,13 +91,21 @@ class Calibration:
         known: Mapping[str, Any] = getattr(model, "calibration", None) or {}
         names = {field.name for field in fields(cls)}
         given = {name: float(value) for name, value in known.items() if name in names}
-        if given:
+        if any(not name.startswith(("choice_", "yesno_")) for name in given):
             given = {"words_likelihood": 0.0} | given
         return cls(**given)
 
     def to_json(self) -> dict[str, float]:
         """The weights, for a model's settings; margins that are not known are left out."""
         return {name: value for name, value in asdict(self).items() if math.isfinite(value)}
+
+    def choice(self, log_odds: np.ndarray) -> np.ndarray:
+        """Log-odds from those of being chosen, in the same order."""
+        return self.choice_scale * log_odds + self.choice_bias
+
+    def yesno(self, log_odds: np.ndarray) -> np.ndarray:
+        """Log-odds from those of "yes" over "no", in the same order."""
+        return self.yesno_scale * log_odds + self.yesno_bias
 
     @property
     def reads_words(self) -> bool:

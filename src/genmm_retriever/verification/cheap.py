@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,15 +14,10 @@ from genmm_retriever.verification.features import CandidateView, Parts, QueryVie
 
 def cheap_parts(model: MLLM, query: QueryView, candidates: Sequence[CandidateView]) -> Parts:
     """Cosines and objects where the model has them, and the first stage's scores."""
-    n = len(candidates)
-    generation = np.array(
-        [np.nan if c.generation is None else c.generation for c in candidates], dtype=float
-    )
-    return Parts(
-        likelihood=np.full(n, np.nan),
+    return replace(
+        Parts.unread(candidates),
         contrastive=_cosines(model, query, candidates),
         objects=_objects(model, query, candidates),
-        generation=generation,
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class Parts:
         generation: First-stage score in nats, [n].
         text_likelihood: Nats a token that the words of a candidate with a picture add to the
             query's likelihood, [n]; a text item's are its `likelihood`. None if none were read.
+        judged: What other verifiers say of each candidate, by name, [n] each.
     """
 
     likelihood: np.ndarray
@@ -67,6 +68,14 @@ class Parts:
     objects: np.ndarray
     generation: np.ndarray
     text_likelihood: np.ndarray | None = None
+    judged: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def unread(cls, candidates: Sequence[CandidateView], **judged: np.ndarray) -> Parts:
+        """The first stage's scores, and what is judged of the candidates; nothing else."""
+        scores = [np.nan if c.generation is None else c.generation for c in candidates]
+        none = np.full(len(candidates), np.nan)
+        return cls(none, none, none, np.array(scores, dtype=float), judged=judged)
 
     @property
     def words(self) -> np.ndarray:
@@ -82,5 +91,6 @@ class Parts:
             "text_likelihood": self.words[place],
             "contrastive": self.contrastive[place],
             "objects": self.objects[place],
+            **{name: values[place] for name, values in self.judged.items()},
         }
         return {name: float(value) for name, value in named.items() if not np.isnan(value)}

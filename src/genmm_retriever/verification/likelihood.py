@@ -14,10 +14,8 @@ from genmm_retriever.verification.cascade import Cascade, Policy
 from genmm_retriever.verification.cheap import cheap_parts
 from genmm_retriever.verification.costs import TokenCosts
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
+from genmm_retriever.verification.protocol import LEAST
 from genmm_retriever.verification.reverse import ReverseLikelihood
-
-_LEAST = 1e-300
-"""Probability of a candidate that was looked at, at least: room for the others below it."""
 
 
 class LikelihoodVerifier:
@@ -83,7 +81,7 @@ class LikelihoodVerifier:
         seen = ~np.isnan(parts.likelihood)
         probability = sigmoid(np.where(seen, self.calibration.full(parts), unseen))
         if seen.any():
-            probability[seen] = np.maximum(probability[seen], _LEAST)
+            probability[seen] = np.maximum(probability[seen], LEAST)
             ceiling = probability[seen].min() * 0.999
             probability[~seen] = np.minimum(probability[~seen], ceiling)
         return probability, parts

@@ -26,7 +26,7 @@ from llama_index.retrievers.genmm.nodes import NodeType, hit_to_node
 from llama_index.retrievers.genmm.persistence import load, save
 from llama_index.retrievers.genmm.queries import to_query
 
-Verify = Literal["likelihood", "off"]
+Verify = Literal["likelihood", "choice", "yesno", "off"]
 Filters = MetadataFilters | Mapping[str, Any]
 
 dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # re-exported
@@ -62,7 +62,7 @@ class GenerativeMMRetriever(MultiModalRetriever):
             items match.
         filters: Metadata conditions for every query, applied before decoding.
         kind: `retrieve` looks only for `"image"` or only for `"text"` items; None for both.
-        verify: `"likelihood"` or `"off"`; None leaves it to the core.
+        verify: `"likelihood"`, `"choice"`, `"yesno"` or `"off"`; None leaves it to the core.
         node_type: How a picture is given, see `hit_to_node`.
         callback_manager: As in every LlamaIndex retriever.
         object_map: As in every LlamaIndex retriever.

@@ -1,0 +1,66 @@
+"""What every verifier does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from genmm_retriever.verification.calibration import Calibration
+from genmm_retriever.verification.features import CandidateView, Parts, QueryView
+
+
+class Verifier(Protocol):
+    """Says how likely each of a few candidates is what a query looks for."""
+
+    calibration: Calibration
+
+    def verify(
+        self, query: QueryView, candidates: Sequence[CandidateView], *, at_least: int = 0
+    ) -> tuple[np.ndarray, Parts]:
+        """Probabilities that each candidate answers the query.
+
+        Args:
+            query: With text, a picture or both.
+            candidates: n of them; their first-stage scores say which come first.
+            at_least: The hits wanted.
+
+        Returns:
+            Probabilities [n], and the parts that they come from. A candidate that was not
+            looked at never outranks one that was.
+        """
+        ...
+
+
+def first_stage_order(candidates: Sequence[CandidateView]) -> np.ndarray:
+    """Places by first-stage score, best first, [n]; equals as given, those without one last."""
+    scores = [-np.inf if c.generation is None else c.generation for c in candidates]
+    order: np.ndarray = np.argsort(-np.array(scores, dtype=float), kind="stable")
+    return order
+
+
+def fill_below(
+    probability: np.ndarray, looked: np.ndarray, candidates: Sequence[CandidateView]
+) -> np.ndarray:
+    """Probabilities [n] where those not looked at follow below, in the first stage's order.
+
+    Args:
+        probability: Of those looked at, [m], of the others anything.
+        looked: Which were looked at, [n], bool.
+        candidates: n of them.
+    """
+    if not looked.any() or looked.all():
+        return probability
+    filled: np.ndarray = probability.copy()
+    filled[looked] = np.maximum(filled[looked], LEAST)
+    ceiling = filled[looked].min() * 0.999
+    scores = np.array([-np.inf if c.generation is None else c.generation for c in candidates])
+    rest = scores[~looked]
+    best = rest.max()
+    filled[~looked] = ceiling * (np.exp(rest - best) if np.isfinite(best) else 0.0)
+    return filled
+
+
+LEAST = 1e-300
+"""Probability of a candidate that was looked at, at least: room for the others below it."""
