@@ -17,22 +17,13 @@ from genmm_retriever.corpus.images import open_image
 from genmm_retriever.corpus.store import Description, IdentifierRecord, IndexWriter
 from genmm_retriever.describing import Describer, null_prompt, text_descriptions
 from genmm_retriever.errors import EmptyCorpusError, ImageError
-from genmm_retriever.identifiers import (
-    Identifiers,
-    NumericIdentifiers,
-    StructuredIdentifiers,
-    default_encoder,
-)
+from genmm_retriever.identifiers import SCHEMES, Identifiers, default_encoder
 from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.schema import Item
 
 IMAGES_AT_ONCE = 16
 IDENTIFIERS_AT_ONCE = 256
 OBJECTS_LEAST = 0.15
-_SCHEMES: dict[str, type[StructuredIdentifiers] | type[NumericIdentifiers]] = {
-    "structured": StructuredIdentifiers,
-    "numeric": NumericIdentifiers,
-}
 
 
 @dataclass(frozen=True)
@@ -232,7 +223,7 @@ class Builder:
 
     def _scheme(self, descriptions: Sequence[Sequence[str]]) -> Identifiers:
         """The scheme that the index was begun with, or one fitted on its first items."""
-        kind = _SCHEMES[self.writer.settings.identifiers]
+        kind = SCHEMES[self.writer.settings.identifiers]
         state = self.writer.json("identifiers")
         encoder = default_encoder()
         if state is not None:
@@ -240,11 +231,16 @@ class Builder:
             kept = {name: np.asarray(a) for name, a in arrays.items() if a is not None}
             return kind.from_state(kept, state["state"], encoder)
         scheme = kind.fit(descriptions, encoder, seed=self.writer.settings.seed)
-        new_arrays, new_state = scheme.to_state()
-        for name, array in new_arrays.items():
-            self.writer.put_array(f"identifiers/{name}", array)
-        self.writer.put_json("identifiers", {"arrays": sorted(new_arrays), "state": new_state})
+        keep_scheme(self.writer, scheme)
         return scheme
+
+
+def keep_scheme(writer: IndexWriter, scheme: Identifiers) -> None:
+    """Put a fitted scheme into an index; all its items, now and later, are named by it."""
+    arrays, state = scheme.to_state()
+    for name, array in arrays.items():
+        writer.put_array(f"identifiers/{name}", array)
+    writer.put_json("identifiers", {"arrays": sorted(arrays), "state": state})
 
 
 def stage_and_build(
