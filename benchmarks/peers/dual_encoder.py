@@ -83,20 +83,32 @@ class DualEncoder(nn.Module):
     Args:
         picture_dim: d, of pooled features.
         sentence_dim: s, of sentence vectors.
-        dropout: On the picture's side; the text's has none.
+        dropout: Of what goes into both layers of the picture's side.
+        text_dropout: Of the text's hidden layer.
     """
 
-    def __init__(self, picture_dim: int, sentence_dim: int, *, dropout: float = 0.6) -> None:
+    def __init__(
+        self,
+        picture_dim: int,
+        sentence_dim: int,
+        *,
+        dropout: float = 0.6,
+        text_dropout: float = 0.2,
+    ) -> None:
         super().__init__()
         self.picture = nn.Sequential(
             nn.LayerNorm(picture_dim),
+            nn.Dropout(dropout),
             nn.Linear(picture_dim, HIDDEN),
             nn.GELU(),
             nn.Dropout(dropout),
             nn.Linear(HIDDEN, WIDTH),
         )
         self.text = nn.Sequential(
-            nn.Linear(sentence_dim, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, WIDTH)
+            nn.Linear(sentence_dim, HIDDEN),
+            nn.GELU(),
+            nn.Dropout(text_dropout),
+            nn.Linear(HIDDEN, WIDTH),
         )
         self.scale = nn.Parameter(torch.tensor(math.log(20.0)))
 
