@@ -117,3 +117,12 @@ def test_without_pictures_it_says_so(tmp_path):
     assert "--flickr" in result["skipped"]
     with pytest.raises(Skipped, match=r"no train\.jsonl"):
         captioned.flickr_file(Options(flickr=tmp_path), "train")
+
+
+def test_the_command_is_written_down_without_this_machine(tmp_path):
+    from benchmarks.__main__ import _parser, _shown
+
+    given = _parser().parse_args(["dual_encoder", "--flickr", str(tmp_path / "deep" / "flickr8k")])
+    assert " ".join(_shown(given, "dual_encoder")) == (
+        "python -m benchmarks dual_encoder --flickr deep/flickr8k"
+    )

@@ -228,7 +228,7 @@ def test_queries_of_other_pictures_are_refused(make_runner, tmp_path, captioned)
 def test_the_document_shows_rows_and_gaps(make_runner, tmp_path):
     shares = (0.0, 0.5)
     settings = tuple(Setting(IndexRecipe("caption", added=share)) for share in shares)
-    make_runner().run(settings)
+    make_runner(limit=None).run(settings)
     gap = Setting(IndexRecipe("caption", added=0.1))
     question = Question("added", "Added later", ("added",), (*settings, gap))
     peer = {

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from genmm_retriever.errors import InputError
-from genmm_retriever.training.prefix import CellFlow, load_tuned, save_tuned
+from genmm_retriever.training.prefix import (
+    CellFlow,
+    grid_regions,
+    load_tuned,
+    region_features,
+    save_tuned,
+)
 
 
 def _flow(**more: int) -> CellFlow:
@@ -89,6 +95,29 @@ def test_saving_and_loading(tmp_path: Path) -> None:
     load_tuned(other, tmp_path / "cells.safetensors")
     with torch.no_grad():
         assert torch.equal(other(*_inputs()).features, flow(*_inputs()).features)
+
+
+def test_in_front_of_the_builtin_projector(tiny_builtin, noise) -> None:
+    """Where its documentation says that it belongs: between features and projector."""
+    pictures = [noise(seed=1), noise(50, 70, seed=2)]
+    features = tiny_builtin.encode_images(pictures)
+    regions = region_features(pictures, lambda crops: tiny_builtin.encode_images(crops).mean(1))
+    assert regions.shape == (2, 10, 1280)
+    whole = regions[:, 0].float() - tiny_builtin.encode_images(
+        [picture.crop(grid_regions(*picture.size, 1)[0]) for picture in pictures]
+    ).float().mean(1)
+    assert whole.abs().max() < 0.05
+    torch.manual_seed(0)
+    flow = CellFlow(1280, cells=features.shape[1], width=16, heads=4, llm_dim=32)
+    core = tiny_builtin.model.model
+    with torch.no_grad():
+        seen = flow(features, regions)
+        same = core.image_embeddings(seen.features)
+        assert torch.equal(same, core.image_embeddings(features))
+        flow.up.weight.normal_()
+        changed = core.image_embeddings(flow(features, regions).features)
+    assert not torch.allclose(changed, same, atol=1e-3)
+    assert seen.tokens.shape == (2, 3, 32)
 
 
 def test_unfit_shapes() -> None:

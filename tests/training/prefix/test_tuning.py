@@ -20,6 +20,7 @@ from genmm_retriever.training.prefix import (
     load_tuned,
     open_clip_tower,
     prompt_flow,
+    region_features,
     save_tuned,
 )
 
@@ -193,6 +194,28 @@ def test_only_the_tuned_parts_learn(tower: nn.Module, dtype: torch.dtype) -> Non
     assert all(bool(value.grad.any()) for value in trainable.values())
     after = tower.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_pictures_through_a_processor(build_tower: Build) -> None:
+    """From pictures to tokens; regions are seen by the frozen tower itself."""
+    from PIL import Image
+    from transformers import CLIPImageProcessorPil
+
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    )
+    tuning = PrefixTuning(build_tower("clip-sdpa"), 8)
+
+    def pixels(pictures: Any) -> Tensor:
+        return processor(images=list(pictures), return_tensors="pt").pixel_values
+
+    pictures = [Image.radial_gradient("L").convert("RGB"), Image.new("RGB", (40, 30), "red")]
+    regions = region_features(pictures, lambda crops: tuning.encode(pixels(crops)))
+    with torch.no_grad():
+        assert tuning(pixels(pictures), regions).tokens.shape == (2, 3, 8)
+        # All of one colour: every region looks like every other one.
+        torch.testing.assert_close(regions[1], regions[1, :1].expand(10, -1))
+    assert not torch.allclose(regions[0, 0], regions[0, 5], atol=1e-2)
 
 
 def test_saving_and_loading(tmp_path: Path, build_tower: Build) -> None:
