@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -64,7 +65,8 @@ class Runner:
     def run(self, settings: Sequence[Setting]) -> dict[str, str]:
         """Do the rows that are not done.
 
-        Rows of the same index follow one another, so that it is opened and cached once.
+        A row is done again when it was asked of other weights, other descriptions, another
+        sample or another seed.
 
         Returns:
             "kept", "done" or the reason why it was left out, by the row's key.
@@ -80,18 +82,13 @@ class Runner:
             return f"left out: there is no verifier {setting.verify!r} in this version"
         model = self._model(setting.index.model)
         path = self.rows / f"{setting.key}.json"
-        asked = {
-            "limit": self.limit,
-            "seed": self.seed,
-            "model_name": model.name,
-            "fingerprint": model.fingerprint,
-            "queries_file": self.queries.name,
-        }
+        asked = self._asked(model)
         if path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["asked"] == asked:
                 return "kept"
-        index = self.work / f"{setting.index.key}-{model.fingerprint[:12]}-{self.seed}"
+        parts = (setting.index.key, model.fingerprint[:12], asked["described"], self.seed)
+        index = self.work / "-".join(map(str, parts))
         seconds = self._index(index, setting.index, model)
         row = {
             "key": setting.key,
@@ -107,6 +104,25 @@ class Runner:
         temporary.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
         temporary.replace(path)
         return "done"
+
+    def _asked(self, model: Any) -> dict[str, Any]:
+        """What a row is a measurement of, beside its setting."""
+        fitted = json.dumps(getattr(model, "calibration", None), sort_keys=True, default=str)
+        name = Path(model.name)
+        return {
+            "limit": self.limit,
+            "seed": self.seed,
+            "model_name": name.name if name.is_absolute() else model.name,
+            "fingerprint": model.fingerprint,
+            "calibration": hashlib.sha256(fitted.encode()).hexdigest()[:12],
+            "described": self._described_by(),
+            "queries_file": self.queries.name,
+        }
+
+    def _described_by(self) -> str:
+        """Tells one described index from another, and from itself after a change."""
+        with IndexReader.open(self.described) as reader:
+            return f"{reader.settings.model_fingerprint[:12]}.{reader.generation}"
 
     def _model(self, name: str | None) -> Any:
         if name is None and not isinstance(self.model, str):

@@ -170,10 +170,7 @@ def _open_clip_tower(visual: nn.Module, resblocks: Any) -> Tower:
             visual(pixels)
         finally:
             handle.remove()
-        features = kept[-1]
-        if features.shape[0] != pixels.shape[0]:  # [tokens, n, d] in early releases
-            features = features.transpose(0, 1)
-        return features, features[:, 0]
+        return kept[-1], kept[-1][:, 0]
 
     attention = blocks[0].attention
     assert isinstance(attention, nn.MultiheadAttention)
