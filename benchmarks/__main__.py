@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     given = parser.parse_args(arguments)
-    given.cache, given.wordnet = (
-        path and path.expanduser().resolve() for path in (given.cache, given.wordnet)
+    given.cache, given.wordnet, given.flickr = (
+        path and path.expanduser().resolve() for path in (given.cache, given.wordnet, given.flickr)
     )
     if given.table:
         print(table(read_results(given.table)))
@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for corpora and peers' indexes (GENMM_BENCH_CACHE)",
     )
     parser.add_argument("--wordnet", type=Path, metavar="FILE", help="WordNet passages.jsonl")
+    parser.add_argument(
+        "--flickr", type=Path, metavar="DIR", help="Flickr8k: train.jsonl, dev.jsonl and photos"
+    )
     return parser
 
 
@@ -83,7 +86,9 @@ def _one(given: argparse.Namespace) -> int:
 
     if given.threads:
         _limit_threads(given.threads)
-    options = Options(given.quick, given.cache, given.wordnet, given.model, given.seed)
+    options = Options(
+        given.quick, given.cache, given.wordnet, given.model, given.seed, given.flickr
+    )
     with _libraries_on_stderr():
         result = result_of(BENCHMARKS[given.name], options, " ".join(_shown(given, given.name)))
     _write(result, given.json)
@@ -149,14 +154,17 @@ def _command(given: argparse.Namespace, name: str) -> list[str]:
         command += ["--seed", str(given.seed)]
     if given.wordnet:
         command += ["--wordnet", str(given.wordnet)]
+    if given.flickr:
+        command += ["--flickr", str(given.flickr)]
     return [*command, "--cache", str(given.cache)]
 
 
 def _shown(given: argparse.Namespace, name: str) -> list[str]:
     """The command as it is written down: without this machine's folders."""
     shown = _command(given, name)[:-2]
-    if given.wordnet:
-        shown[shown.index("--wordnet") + 1] = "/".join(given.wordnet.parts[-2:])
+    for option, path in (("--wordnet", given.wordnet), ("--flickr", given.flickr)):
+        if path:
+            shown[shown.index(option) + 1] = "/".join(path.parts[-2:])
     return shown
 
 

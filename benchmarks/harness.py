@@ -43,6 +43,7 @@ class Options:
         wordnet: `passages.jsonl` of the WordNet knowledge base, or None.
         model: The model to decode with.
         seed: Of everything random.
+        flickr: Folder with Flickr8k's `train.jsonl` and `dev.jsonl`, or None.
     """
 
     quick: bool = False
@@ -50,6 +51,7 @@ class Options:
     wordnet: Path | None = None
     model: str = "builtin"
     seed: int = 0
+    flickr: Path | None = None
 
     def pick(self, full: int, quick: int) -> int:
         """A size."""

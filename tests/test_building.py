@@ -444,6 +444,16 @@ def test_numeric_identifiers(tmp_path, pictures, watched):
     assert all(re.fullmatch(r"\d+( \d+)*", text) for text in names)
 
 
+def test_caption_identifiers(tmp_path, pictures, watched):
+    path = tmp_path / "index"
+    build(path, [pictures], watched(), identifiers="caption")
+    before = identifiers(path)
+    add(path, [TEXT], watched())
+    after = identifiers(path)
+    assert {name: after[name] for name in before} == before
+    assert after["t"] == ["two children build a castle of sand"]
+
+
 def test_without_features_pictures_are_shown_as_pixels(tmp_path, mixed, watched):
     from genmm_retriever.corpus.images import open_image
     from genmm_retriever.describing import clean_caption, describe_prompt

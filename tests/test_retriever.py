@@ -838,6 +838,18 @@ def test_numeric_identifiers_are_searched_too(tiny_builtin, source):
         assert found.info()["identifier_kind"] == "numeric"
 
 
+def test_caption_identifiers_are_searched_too(tiny_builtin, source):
+    with GenerativeMMRetriever.from_images(
+        source, identifiers="caption", identifiers_per_item=2, model=tiny_builtin, progress=False
+    ) as found:
+        hits = found.retrieve("a boat", k=10)
+        assert sorted(ids(hits)) == ALL
+        for hit in hits:
+            assert hit.evidence.identifiers
+            assert "," not in "".join(one.text for one in hit.evidence.identifiers)
+        assert found.info()["identifier_kind"] == "caption"
+
+
 # ---------------------------------------------------------------- the shipped weights
 
 PHOTOS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")

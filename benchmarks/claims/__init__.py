@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.claims import clues, gpu, scaling, search, tries
+from benchmarks.claims import clues, dual, gpu, scaling, search, tries
 from benchmarks.harness import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -13,5 +13,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         *clues.BENCHMARKS,
         *scaling.BENCHMARKS,
         *gpu.BENCHMARKS,
+        *dual.BENCHMARKS,
     )
 }

@@ -18,8 +18,8 @@ from genmm_retriever.corpus.store import Description, IdentifierRecord, IndexWri
 from genmm_retriever.describing import Describer, null_prompt, text_descriptions
 from genmm_retriever.errors import EmptyCorpusError, ImageError
 from genmm_retriever.identifiers import (
+    SCHEMES,
     Identifiers,
-    NumericIdentifiers,
     StructuredIdentifiers,
     default_encoder,
 )
@@ -31,10 +31,6 @@ IDENTIFIERS_AT_ONCE = 256
 OBJECTS_LEAST = 0.15
 TOPICS = 2
 """Topics of an item: its identifiers begin with them in turn."""
-_SCHEMES: dict[str, type[StructuredIdentifiers] | type[NumericIdentifiers]] = {
-    "structured": StructuredIdentifiers,
-    "numeric": NumericIdentifiers,
-}
 
 
 @dataclass(frozen=True)
@@ -237,10 +233,6 @@ class Builder:
                 )
                 bar.update(len(group))
 
-    def _knows_topics(self) -> bool:
-        see = getattr(self.model, "topics", None)
-        return see is not None and bool(see(1, texts=["a dog"])[0])
-
     def _topics(
         self, rows: Sequence[int], descriptions: Sequence[Sequence[str]]
     ) -> list[list[str]]:
@@ -271,7 +263,7 @@ class Builder:
 
     def _scheme(self, descriptions: Sequence[Sequence[str]]) -> Identifiers:
         """The scheme that the index was begun with, or one fitted on its first items."""
-        kind = _SCHEMES[self.writer.settings.identifiers]
+        kind = SCHEMES[self.writer.settings.identifiers]
         state = self.writer.json("identifiers")
         encoder = default_encoder()
         if state is not None:
@@ -279,15 +271,20 @@ class Builder:
             kept = {name: np.asarray(a) for name, a in arrays.items() if a is not None}
             return kind.from_state(kept, state["state"], encoder)
         scheme: Identifiers
-        if kind is StructuredIdentifiers and self._knows_topics():
+        if kind is StructuredIdentifiers and knows_topics(self.model):
             scheme = StructuredIdentifiers.over_topics(encoder)
         else:
             scheme = kind.fit(descriptions, encoder, seed=self.writer.settings.seed)
-        new_arrays, new_state = scheme.to_state()
-        for name, array in new_arrays.items():
-            self.writer.put_array(f"identifiers/{name}", array)
-        self.writer.put_json("identifiers", {"arrays": sorted(new_arrays), "state": new_state})
+        keep_scheme(self.writer, scheme)
         return scheme
+
+
+def keep_scheme(writer: IndexWriter, scheme: Identifiers) -> None:
+    """Put a fitted scheme into an index; all its items, now and later, are named by it."""
+    arrays, state = scheme.to_state()
+    for name, array in arrays.items():
+        writer.put_array(f"identifiers/{name}", array)
+    writer.put_json("identifiers", {"arrays": sorted(arrays), "state": state})
 
 
 def stage_and_build(
@@ -316,6 +313,12 @@ def stage_and_build(
         unchanged=staged.unchanged,
         skipped=writer.skipped(),
     )
+
+
+def knows_topics(model: object) -> bool:
+    """Whether a model brings topics along that identifiers begin with."""
+    see: Any = getattr(model, "topics", None)
+    return see is not None and bool(see(1, texts=["a dog"])[0])
 
 
 def _grouped(pairs: Sequence[tuple[int, str]]) -> list[list[tuple[int, str]]]:

@@ -98,9 +98,7 @@ class IdentifierStage:
     def evidence(self, candidate: Found, item: Item) -> dict[str, Any]:
         """The best identifiers that led to a candidate."""
         assert isinstance(candidate, Candidate)
-        return {
-            "identifiers": tuple(map(self._shown, candidate.hypotheses[:_SHOWN_IDENTIFIERS]))
-        }
+        return {"identifiers": tuple(map(self._shown, candidate.hypotheses[:_SHOWN_IDENTIFIERS]))}
 
     def _shown(self, hypothesis: Hypothesis) -> GeneratedIdentifier:
         whole = hypothesis.length == len(hypothesis.tokens)

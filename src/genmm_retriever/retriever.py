@@ -121,7 +121,7 @@ class GenerativeMMRetriever:
         *,
         path: str | os.PathLike[str] | None = None,
         model: MLLM | str = "builtin",
-        identifiers: Literal["structured", "numeric", "clue"] = "structured",
+        identifiers: Literal["structured", "numeric", "clue", "caption"] = "structured",
         identifiers_per_item: int = IDENTIFIERS_PER_ITEM,
         items: Literal["images", "captions"] = "images",
         use_text: str | None = None,
@@ -140,7 +140,7 @@ class GenerativeMMRetriever:
             path: Folder of the index. None makes a temporary one, removed by `close`.
             model: Describes and identifies; a name or a model object.
             identifiers: `"structured"` (words), `"clue"` (any phrase of the items' texts: for
-                passages) or `"numeric"` (for comparison).
+                passages), or for comparison `"numeric"` and `"caption"` (its first words).
             identifiers_per_item: Most descriptions, and so doors, of an item.
             items: `"captions"` makes each caption of captioned lines a text item.
             use_text: A field of human text to index beside the picture.

@@ -14,6 +14,7 @@ SEARCH = ("step_share", "generate_speed", "corpus_growth", "forward_passes", "br
 TRIE = ("trie_memory", "trie_build", "trie_lookup")
 CLUES = ("clue_next", "clue_build", "clue_memory", "clue_scaling")
 GPU = ("gpu_step", "gpu_decode")
+PEERS = ("dual_encoder",)
 
 
 def quick(name, cache, **options):
@@ -22,7 +23,7 @@ def quick(name, cache, **options):
 
 
 def test_all_are_known():
-    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU}
+    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU, *PEERS}
 
 
 @pytest.mark.parametrize("name", SEARCH)

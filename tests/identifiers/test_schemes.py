@@ -1,4 +1,4 @@
-"""What structured and numeric identifiers have in common: valid, unique, stable."""
+"""What all kinds of identifiers have in common: valid, unique, stable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ ENCODER = HashingEncoder(64)
 VALID = {
     "structured": re.compile(r"[^\s,]+( [^\s,]+)*(, [^\s,]+( [^\s,]+)*)*"),
     "numeric": re.compile(r"\d+( \d+)*"),
+    "caption": re.compile(r"[^\s,]+( [^\s,]+)*"),
 }
+each = pytest.mark.parametrize("kind", ["structured", "numeric", "caption"])
 both = pytest.mark.parametrize("kind", ["structured", "numeric"])
 
 # Few words, so that collisions are the rule, and now and then anything at all.
@@ -66,7 +68,7 @@ def check(kind, items, identifiers):
     assert len(set(flat(identifiers))) == len(flat(identifiers))
 
 
-@both
+@each
 @settings(max_examples=25, deadline=None)
 @given(items=_ITEMS, seed=st.integers(0, 3))
 def test_unique_valid_and_deterministic(kind, items, seed):
@@ -79,7 +81,7 @@ def test_unique_valid_and_deterministic(kind, items, seed):
     assert again.assign(items, taken=set()) == identifiers
 
 
-@both
+@each
 @settings(max_examples=25, deadline=None)
 @given(old=_ITEMS, new=_ITEMS)
 def test_old_identifiers_do_not_change_when_items_are_added(kind, old, new):
@@ -93,7 +95,7 @@ def test_old_identifiers_do_not_change_when_items_are_added(kind, old, new):
     check(kind, new, second)
 
 
-@both
+@each
 @settings(max_examples=20, deadline=None)
 @given(items=_ITEMS)
 def test_state_survives_json_and_arrays(kind, items):
@@ -108,7 +110,7 @@ def test_state_survives_json_and_arrays(kind, items):
         np.testing.assert_array_equal(arrays_again[name], array)
 
 
-@both
+@each
 def test_odd_texts_get_identifiers(kind):
     scheme = SCHEMES[kind].fit(ODD, ENCODER)
     check(kind, ODD, scheme.assign(ODD, taken=set()))
@@ -122,7 +124,7 @@ def test_odd_texts_get_identifiers_with_the_default_encoder():
     check("structured", ODD, scheme.assign(ODD, taken=set()))
 
 
-@both
+@each
 def test_thousands_of_equal_captions(kind):
     items = [["a brown dog in the snow"]] * 5000
     started = time.perf_counter()
@@ -131,7 +133,7 @@ def test_thousands_of_equal_captions(kind):
     assert time.perf_counter() - started < 30
 
 
-@both
+@each
 def test_refuses_nothing_to_fit(kind):
     with pytest.raises(InputError, match="nothing to make identifiers for"):
         SCHEMES[kind].fit([], ENCODER)

@@ -38,7 +38,9 @@ def index(
     ] = "builtin",
     identifiers: Annotated[
         Identifiers,
-        typer.Option(help="Words, clues (any phrase of a text), or digits for comparison."),
+        typer.Option(
+            help="Words, clues (any phrase of a text); for comparison digits, or a caption's start."
+        ),
     ] = Identifiers.structured,
     identifiers_per_item: Annotated[
         int, typer.Option(min=1, max=16, help="How many ways lead to an item.")

@@ -46,6 +46,7 @@ class Identifiers(str, Enum):
     structured = "structured"
     clue = "clue"
     numeric = "numeric"
+    caption = "caption"
 
 
 class Direction(str, Enum):

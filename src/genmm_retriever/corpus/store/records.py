@@ -36,7 +36,7 @@ class IndexSettings(BaseModel):
 
     model: str
     model_fingerprint: str
-    identifiers: Literal["structured", "numeric", "clue"] = "structured"
+    identifiers: Literal["structured", "numeric", "clue", "caption"] = "structured"
     identifiers_per_item: int = Field(default=IDENTIFIERS_PER_ITEM, ge=1)
     items: Literal["images", "captions"] = "images"
     use_text: str | None = None
