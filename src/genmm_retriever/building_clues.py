@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 
 from genmm_retriever.corpus.store import Description, IdentifierRecord, IndexWriter
 from genmm_retriever.identifiers.passages import (
+    HEADING_TOKENS,
     OVERLAP_TOKENS,
     PASSAGE_TOKENS,
     Tokenizer,
+    heading,
     split,
     text_tokens,
 )
@@ -39,20 +42,70 @@ def clue_texts(item: Item, described: Sequence[Description]) -> list[str]:
     return list(dict.fromkeys([*own, *seen]))
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How texts become passages; an index keeps to what it was begun with.
+
+    Attributes:
+        longest: Tokens of a passage, its heading included.
+        overlap: Tokens of the text that neighbouring passages share.
+        heading: Tokens of a heading at most; 0 in indexes from before there were any.
+    """
+
+    longest: int = PASSAGE_TOKENS
+    overlap: int = OVERLAP_TOKENS
+    heading: int = HEADING_TOKENS
+
+    @classmethod
+    def of(cls, settings: Mapping[str, int]) -> Cut:
+        """As an index has kept it."""
+        return cls(settings["passage"], settings["overlap"], settings.get("heading", 0))
+
+    def settings(self) -> dict[str, int]:
+        """To be kept in an index."""
+        return {"passage": self.longest, "overlap": self.overlap, "heading": self.heading}
+
+
+def heading_of(item: Item, cut: Cut) -> str:
+    """The title and the `names` of a passage, which stand before each piece of its text.
+
+    Those of a picture are found only where `use_text` asks for them: a file's name as a title
+    says little, and what evaluation knows must not leak into the index.
+
+    Examples:
+        >>> item = Item(id="n", text="freshwater fish", title="tench",
+        ...             metadata={"names": ["tench", "Tinca tinca"]})
+        >>> heading_of(item, Cut())
+        '| tench | Tinca tinca |'
+    """
+    if not cut.heading or item.kind != "text":
+        return ""
+    names = item.metadata.get("names")
+    return heading(item.title, names if isinstance(names, list) else [names])
+
+
 def passages_of(
-    model: Tokenizer, texts: Sequence[str], cut: tuple[int, int]
+    model: Tokenizer, texts: Sequence[str], cut: Cut, head: str = ""
 ) -> Iterator[tuple[int, int, list[int]]]:
     """Passages of an item's texts: number of the text, first token in it, tokens.
 
     Args:
         model: Whose tokens they are.
         texts: From `clue_texts`.
-        cut: Longest passage and overlap, in tokens; see `identifiers.passages.split`.
+        cut: How long they are; see `identifiers.passages.split`.
+        head: From `heading_of`; its tokens come first in each passage.
     """
+    first = heading_tokens(model, head, cut)
+    longest = cut.longest - len(first)
     for number, text in enumerate(texts):
         tokens = text_tokens(model, text)
-        for start, end in split(len(tokens), longest=cut[0], overlap=cut[1]):
-            yield number, start, tokens[start:end]
+        for start, end in split(len(tokens), longest=longest, overlap=cut.overlap):
+            yield number, start, [*first, *tokens[start:end]]
+
+
+def heading_tokens(model: Tokenizer, head: str, cut: Cut) -> list[int]:
+    """The tokens of a heading, none if it is empty."""
+    return text_tokens(model, head)[: cut.heading] if head else []
 
 
 def mark_described(writer: IndexWriter) -> None:
@@ -83,7 +136,7 @@ def update_clues(writer: IndexWriter, model: MLLM, bar: Callable[[int, str], Any
     index = staged_clues(writer)
     live = writer.live_rows()
     if index is None:
-        writer.put_json("clues", {"passage": PASSAGE_TOKENS, "overlap": OVERLAP_TOKENS})
+        writer.put_json("clues", Cut().settings())
         index = ClueIndex.build([], [0], [], vocab_size=model.vocab_size)
     present = index.item_rows
     gone, new = np.setdiff1d(present, live), np.setdiff1d(live, present)
@@ -114,7 +167,7 @@ def _tokens(
     """Tokens, offsets and rows of the passages of items; an item has one passage at least."""
     settings = writer.json("clues")
     assert settings is not None
-    cut = settings["passage"], settings["overlap"]
+    cut = Cut.of(settings)
     pieces: list[NDArray[np.uint32]] = [np.empty(0, dtype=np.uint32)]
     lengths: list[int] = []
     items: list[int] = []
@@ -124,7 +177,7 @@ def _tokens(
             columns = zip(batch, writer.items(batch), writer.descriptions(batch), strict=True)
             for row, item, described in columns:
                 texts = clue_texts(item, described)
-                for _, _, tokens in passages_of(model, texts, cut):
+                for _, _, tokens in passages_of(model, texts, cut, heading_of(item, cut)):
                     pieces.append(np.array(tokens, dtype=np.uint32))
                     lengths.append(len(tokens))
                     items.append(row)

@@ -9,17 +9,27 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 
-from genmm_retriever.building_clues import CLUE_PREFIX, clue_texts, passages_of
+from genmm_retriever.building_clues import (
+    CLUE_PREFIX,
+    Cut,
+    clue_texts,
+    heading_of,
+    heading_tokens,
+    passages_of,
+)
 from genmm_retriever.constraints.clues import ClueIndex, ClueView
 from genmm_retriever.corpus.store import IndexReader
 from genmm_retriever.decoding.clue_types import ClueConfig
 from genmm_retriever.decoding.clues import clue_search
 from genmm_retriever.decoding.covering import ClueCandidate, CoverConfig, cover_passages
-from genmm_retriever.describing.prompts import clue_prompt, data_text
+from genmm_retriever.decoding.own_phrases import Phrase
+from genmm_retriever.describing.prompts import clue_prompt, data_text, null_prompt
 from genmm_retriever.finding import Found, Rows
-from genmm_retriever.identifiers.passages import places_in_text, text_tokens
-from genmm_retriever.models.base import MLLM
+from genmm_retriever.identifiers.passages import heading, places_in_text, text_tokens
+from genmm_retriever.identifiers.words import WordEdges
+from genmm_retriever.models.base import MLLM, DecodingState, ObjectNamer
 from genmm_retriever.schema import FoundClue, Item
 from genmm_retriever.verification import QueryView
 
@@ -31,6 +41,11 @@ from genmm_retriever.verification import QueryView
 CLUE_BEAMS = 15
 CLUE_DEBIAS = 1.0
 CLUE_COPYING = 0.1
+CLUE_NAMING = 0.5
+NAMES_LEAST = 0.01
+"""Probability of a thing in the query's picture that joins as a clue, at least."""
+MENTIONED = 0.1
+"""How likely a passage only mentions what is seen, rather than being about it by its heading."""
 _SHOWN_CLUES = 5
 _FILTERS_KEPT = 8
 
@@ -47,11 +62,18 @@ class ClueStage:
     def __init__(self, reader: IndexReader, model: MLLM, *, num_beams: int | None = None) -> None:
         self.reader = reader
         self.model = model
-        self.config = ClueConfig(num_beams=num_beams or CLUE_BEAMS, debias=CLUE_DEBIAS, prior=None)
+        self.config = ClueConfig(
+            num_beams=num_beams or CLUE_BEAMS,
+            debias=CLUE_DEBIAS,
+            prior=None,
+            copying=CLUE_COPYING,
+            naming=CLUE_NAMING,
+        )
         self.cover = CoverConfig(prior=None)
         self.index = open_clues(reader)
-        settings = reader.json("clues")
-        self._cut = settings["passage"], settings["overlap"]
+        self._cut = Cut.of(reader.json("clues"))
+        self._words = WordEdges(model, model.vocab_size)
+        self._unasked: DecodingState | None = None
         self._views: OrderedDict[bytes | None, ClueView] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -63,11 +85,46 @@ class ClueStage:
         words = [data_text(query.text or "") for query in queries]
         own = [text_tokens(self.model, text) if text else [] for text in words]
         views = [self._view(subset) for subset in subsets]
-        found = clue_search(self.model, prompts, views, self.config, given=own)
+        found = clue_search(
+            self.model,
+            prompts,
+            views,
+            self.config,
+            given=own,
+            seen=[self._seen(query) for query in queries],
+            words=self._words,
+            unasked=self._empty_query(),
+        )
         return [
-            cover_passages(view, self.index.passage_tokens, clues, self.cover)
+            cover_passages(view, self.index.passage_tokens, clues, self.cover, words=self._words)
             for view, clues in zip(views, found, strict=True)
         ]
+
+    def _seen(self, query: QueryView) -> dict[Phrase, float]:
+        """The names of what the model sees in a query's picture: a picture's own words.
+
+        A name between marks leads to the passages about the thing, a bare one also to those
+        that mention it.
+        """
+        model, picture = self.model, query.image
+        if not isinstance(model, ObjectNamer) or picture is None or picture.features is None:
+            return {}
+        [names] = model.object_words(picture.features[None], least=NAMES_LEAST)
+        seen: dict[Phrase, float] = {}
+        for name, probability in names:
+            forms = {name: probability * MENTIONED, heading(name, ()): probability}
+            for form, share in forms.items():
+                phrase = tuple(text_tokens(self.model, data_text(form)))
+                seen[phrase] = seen.get(phrase, 0.0) + share
+        return seen
+
+    def _empty_query(self) -> DecodingState:
+        """Behind the prompt that asks for nothing."""
+        with self._lock:
+            if self._unasked is None:
+                with torch.no_grad():
+                    self._unasked = self.model.prefill([null_prompt(self.model)])
+            return self._unasked
 
     def _view(self, subset: Rows | None) -> ClueView:
         """What a query may find; those of the last filters are kept."""
@@ -84,7 +141,7 @@ class ClueStage:
         """The passage that a candidate was found by, if its text is longer than that."""
         assert isinstance(candidate, ClueCandidate)
         tokens = self.index.passage_tokens(candidate.passage)
-        if item.kind != "text" or len(tokens) < self._cut[0]:
+        if item.kind != "text" or len(tokens) < self._cut.longest:
             return None
         return self.model.decode(tokens.tolist()).strip() or None
 
@@ -94,19 +151,38 @@ class ClueStage:
         [described] = self.reader.descriptions([candidate.row])
         texts = clue_texts(item, described)
         wanted = self.index.passage_tokens(candidate.passage).tolist()
-        for number, first, tokens in passages_of(self.model, texts, self._cut):
+        head = heading_of(item, self._cut)
+        for number, first, tokens in passages_of(self.model, texts, self._cut, head):
             if tokens == wanted:
                 return {
-                    "clues": self._placed(candidate, texts[number], first),
-                    "caption": texts[number],
+                    "clues": self._placed(candidate, texts[number], first, head),
+                    "caption": f"{head} {texts[number]}" if head else texts[number],
                 }
         return {"clues": self._placed(candidate, "", 0)}
 
-    def _placed(self, candidate: ClueCandidate, text: str, first: int) -> tuple[FoundClue, ...]:
-        """Clues with their places in a text whose passage begins at token `first`."""
-        tokens = text_tokens(self.model, text) if text else []
+    def _placed(
+        self, candidate: ClueCandidate, text: str, first: int, head: str = ""
+    ) -> tuple[FoundClue, ...]:
+        """Clues with their places in the heading and the text.
+
+        Args:
+            candidate: Found by a passage.
+            text: That the passage is a piece of.
+            first: The token of the text that it begins with.
+            head: What stands before each piece.
+        """
+        before = heading_tokens(self.model, head, self._cut)
+        tokens = [*before, *(text_tokens(self.model, text) if text else [])]
+        text = f"{head} {text}" if head else text
         shown = candidate.clues[:_SHOWN_CLUES]
-        runs = [(first + p, first + p + len(c.clue.tokens)) for c in shown for p in c.places]
+
+        def run(place: int, size: int) -> tuple[int, int]:
+            if place >= len(before):
+                return first + place, first + place + size
+            # What reaches out of the heading into a later piece is shown in the heading.
+            return place, min(place + size, len(before)) if first else place + size
+
+        runs = [run(place, len(c.clue.tokens)) for c in shown for place in c.places]
         spans = iter(places_in_text(self.model, text, tokens, runs if text else []))
         return tuple(
             FoundClue(
@@ -116,6 +192,7 @@ class ClueStage:
                 count=found.clue.count,
                 documents=found.clue.documents,
                 given=found.clue.given,
+                seen=found.clue.seen,
                 spans=tuple(span for span in islice(spans, len(found.places)) if span),
             )
             for found in shown

@@ -381,8 +381,9 @@ class GenerativeMMRetriever:
                 )
             for clue in evidence.clues:
                 where = ", ".join(f"{start}-{end}" for start, end in clue.spans)
+                source = "seen" if clue.seen else "in common" if clue.given else "written"
                 lines.append(
-                    f"   {'in common' if clue.given else 'written':<10} {clue.text!r}  "
+                    f"   {source:<10} {clue.text!r}  "
                     f"log p {clue.logprob:.2f}, adds {clue.score:.1f}" + (where and f", at {where}")
                 )
             if evidence.filled:

@@ -148,6 +148,7 @@ class FoundClue(_Frozen):
         count: How often it occurs in what the query may find.
         documents: In how many passages, counted up to 1,000.
         given: True if it is a phrase of the query itself that the model did not write.
+        seen: True if it names what the model's classifier sees in the query's picture.
         spans: Where it stands in `Evidence.caption`, as (start, end) in characters; places
             that a clue of more weight covers are left out.
     """
@@ -158,6 +159,7 @@ class FoundClue(_Frozen):
     count: int
     documents: int
     given: bool = False
+    seen: bool = False
     spans: tuple[tuple[int, int], ...] = ()
 
 

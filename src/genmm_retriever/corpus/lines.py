@@ -14,7 +14,7 @@ from genmm_retriever.errors import SourceError, first_problem
 from genmm_retriever.schema import Item, is_unicode
 
 Items = Literal["images", "captions"]
-_FIELDS = frozenset(("id", "image", "text", "title", "metadata", "captions"))
+_FIELDS = frozenset(("id", "image", "text", "title", "names", "metadata", "captions"))
 
 
 def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -106,6 +106,7 @@ def items_of(
 ) -> Iterator[Item]:
     """The items of one line.
 
+    `names`, what else the thing of the title is called, become the metadata of that name.
     Captions are left out unless they are asked for, because what is indexed cannot be used to
     evaluate.
 
@@ -130,7 +131,7 @@ def items_of(
         raise SourceError(f"{str(path)!r}, line {number}: unknown fields {names}", hint)
     each_id = record_id(record, path, number)
     captions = captions_of(record, path, number)
-    metadata = record.get("metadata") or {}
+    metadata = _metadata(record, path, number)
     try:
         if items == "captions" and record.get("captions") is not None:
             for n, caption in enumerate(captions):
@@ -150,6 +151,18 @@ def items_of(
         raise line_error(path, number, first_problem(error)) from error
     except ValueError as error:
         raise line_error(path, number, str(error)) from error
+
+
+def _metadata(record: Mapping[str, Any], path: Path, number: int) -> Any:
+    """The metadata of a line, with its `names` among them."""
+    metadata, names = record.get("metadata") or {}, record.get("names")
+    if names is None:
+        return metadata
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise line_error(path, number, "`names` is not a list of texts")
+    if isinstance(metadata, Mapping) and "names" in metadata:
+        raise line_error(path, number, "it has `names` of its own and under `metadata`")
+    return {**metadata, "names": names} if isinstance(metadata, Mapping) else metadata
 
 
 def _text(record: Mapping[str, Any], captions: list[str], use_text: str | None) -> str | None:

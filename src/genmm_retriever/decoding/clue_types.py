@@ -90,8 +90,11 @@ class ClueConfig:
         max_given: Tokens of the query, from its beginning, whose phrases join as clues.
         copying: Share of the answers that are taken to repeat the query, c. A phrase of the
             query is then expected with `(1 - c) * p(n | q) + c * p(n | copied)`, where a copy
-            begins at any token of the query alike; 0 as in SEAL. A model that was not trained
-            on the domain hardly expects the query's rare words; this lets them count.
+            begins at any token of the query alike (at any word, where words are kept whole);
+            0 as in SEAL. A model that was not trained on the domain hardly expects the
+            query's rare words; this lets them count.
+        naming: The same for what is seen in the query's picture: the share of answers that are
+            taken to name it. Both shares are less than 1 together.
 
     Raises:
         InputError: If a value is out of range.
@@ -106,6 +109,7 @@ class ClueConfig:
     stop_unique: bool = True
     max_given: int = 64
     copying: float = 0.0
+    naming: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("num_beams", 1), ("max_tokens", 1), ("groups", 1), ("max_given", 0)):
@@ -118,8 +122,13 @@ class ClueConfig:
                 f"{self.num_beams} beams cannot be shared by {self.groups} groups",
                 "make num_beams a multiple of groups",
             )
-        if not 0 <= self.copying < 1:
-            raise InputError(f"copying is {self.copying}", "give a number from 0, less than 1")
+        for name in ("copying", "naming"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}", "give a number from 0, less than 1"
+                )
+        if self.copying + self.naming >= 1:
+            raise InputError("copying and naming make 1 or more", "leave the model a share")
         for name in ("diversity", "debias", "prior"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
@@ -132,10 +141,12 @@ class Clue:
 
     Attributes:
         tokens: Its tokens.
-        logprob: log p(tokens | query), nats, copying included.
+        logprob: log p(tokens | query), nats, copying and naming included.
         count: How often it occurs in the text that the query may look into.
         documents: In how many passages; `MOST_DOCUMENTS` if in so many or more.
         given: Whether it is a phrase of the query itself that the beams did not write.
+        seen: Whether it names what is seen in the query's picture.
+        unasked: log p(tokens | no query), nats; minus infinity if that was not looked at.
     """
 
     tokens: tuple[int, ...]
@@ -143,3 +154,5 @@ class Clue:
     count: int
     documents: int
     given: bool = False
+    seen: bool = False
+    unasked: float = -math.inf

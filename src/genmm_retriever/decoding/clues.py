@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +23,23 @@ from genmm_retriever.decoding.clue_types import (
     Ints,
     smoothing,
 )
+from genmm_retriever.decoding.own_phrases import (
+    OwnPhrase,
+    Phrase,
+    longest_only,
+    occurring,
+    taken,
+    whole_counts,
+    windows_of,
+)
 from genmm_retriever.errors import InputError, ModelError
+from genmm_retriever.identifiers.words import WordEdges
 from genmm_retriever.models.base import MLLM, DecodingState, Prompt
 
 Floats = NDArray[np.float64]
+
+_AT_ONCE = 512
+"""Phrases that are scored in one pass."""
 
 
 def clue_search(
@@ -37,6 +49,9 @@ def clue_search(
     config: ClueConfig | None = None,
     *,
     given: Sequence[Sequence[int]] | None = None,
+    seen: Sequence[Mapping[Phrase, float]] | None = None,
+    words: WordEdges | None = None,
+    unasked: DecodingState | None = None,
 ) -> list[list[Clue]]:
     """Let the model write phrases that occur in the text; every phrase on the way is a clue.
 
@@ -52,6 +67,12 @@ def clue_search(
         config: The defaults if None.
         given: The tokens of each query's own words, or None. Their phrases that occur in the
             text are clues as well, scored behind the prompt in one pass.
+        seen: Phrases for what is seen in each query's picture, with the probability that the
+            answer is named so; or None. Those that occur in the text are clues as well.
+        words: If given, clues begin and end where words do. Otherwise the beginning of a rare
+            word that the tokenizer cuts in pieces passes for a phrase that stands there.
+        unasked: One row behind the prompt of an empty query. Each clue then knows how likely it
+            is whatever is asked; for most models that are single letters and short words.
 
     Returns:
         For each query its distinct clues, likeliest first; equal ones in order of their
@@ -62,16 +83,20 @@ def clue_search(
         ModelError: If the model's logits are NaN.
     """
     config = config or ClueConfig()
-    if len(views) != len(prompts) or (given is not None and len(given) != len(prompts)):
-        raise InputError(f"{len(prompts)} prompts need as many texts to look into")
+    for one in (views, given, seen):
+        if one is not None and len(one) != len(prompts):
+            raise InputError(f"{len(prompts)} prompts need as many texts to look into")
     if not prompts:
         return []
     with torch.no_grad():
         state = model.prefill(prompts)
-        search = _Search(model, views, config)
-        if given is not None:
-            search.add_given(state, [list(one[: config.max_given]) for one in given])
+        search = _Search(model, views, config, words)
+        if given is not None or seen is not None:
+            nothing: Sequence[Sequence[int]] = [()] * len(prompts)
+            search.add_own(state, given or nothing, seen or [{}] * len(prompts))
         search.run(state)
+        if unasked is not None:
+            search.add_unasked(unasked)
     return [sorted(one.values(), key=lambda c: (-c.logprob, c.tokens)) for one in search.found]
 
 
@@ -92,9 +117,16 @@ class _Pairs:
 class _Search:
     """One search; `found` holds each query's clues by their tokens."""
 
-    def __init__(self, model: MLLM, views: Sequence[ClueTexts], config: ClueConfig) -> None:
+    def __init__(
+        self,
+        model: MLLM,
+        views: Sequence[ClueTexts],
+        config: ClueConfig,
+        words: WordEdges | None,
+    ) -> None:
         self.model = model
         self.config = config
+        self.words = words
         distinct: dict[int, int] = {}
         # By identity: queries without a filter share the view of the whole index.
         self.view_of = np.array([distinct.setdefault(id(v), len(distinct)) for v in views])
@@ -107,7 +139,8 @@ class _Search:
         self.added = np.array([smoothing(config.prior, size) for size in self.sizes])
         self.found: list[dict[tuple[int, ...], Clue]] = [{} for _ in views]
         queries = len(views)
-        self.copied: list[dict[tuple[int, ...], float]] = [{} for _ in views]
+        self.copied: list[dict[Phrase, float]] = [{} for _ in views]
+        self.written_share = np.ones(queries)
         self.query = np.arange(queries)
         self.group = np.full(queries, -1)
         self.written: list[tuple[int, ...]] = [()] * queries
@@ -154,8 +187,10 @@ class _Search:
         score = logprob
         if self.config.debias:
             score = logprob - self.config.debias * self._log_frequency(rows, counts)
-        possible = np.flatnonzero(np.isfinite(logprob))
-        return _Pairs(rows, tokens, counts, logprob, score).take(possible)
+        possible = np.isfinite(logprob)
+        if self.words is not None and len(self.group) and self.group[0] < 0:
+            possible &= ~self.words.joined(tokens)
+        return _Pairs(rows, tokens, counts, logprob, score).take(np.flatnonzero(possible))
 
     def _log_frequency(self, rows: Ints, counts: Ints) -> Floats:
         sizes = self.sizes[self.query[rows]]
@@ -195,7 +230,7 @@ class _Search:
     def _advance(self, kept: _Pairs, group: Ints) -> Ints:
         """Note the clues and move to those that may go on; returns their places in `kept`."""
         query = self.query[kept.rows]
-        documents = np.zeros(len(query), dtype=np.int64)
+        documents, counts = np.zeros((2, len(query)), dtype=np.int64)
         ranges = list(self.ranges)
         of_view = self.view_of[query]
         for i, view in enumerate(self.views):
@@ -203,86 +238,104 @@ class _Search:
             local = np.searchsorted(self._rows_of(i), kept.rows[mine])
             ranges[i] = view.extend(self.ranges[i], local, kept.tokens[mine])
             documents[mine] = view.document_frequency(ranges[i], MOST_DOCUMENTS)
+            counts[mine] = whole_counts(view, ranges[i], self.words)
         written = [
             (*self.written[row], token)
             for row, token in zip(kept.rows.tolist(), kept.tokens.tolist(), strict=True)
         ]
-        columns = (query, written, kept.logprob, kept.counts, documents)
-        for of, tokens, logprob, count, many in zip(*columns, strict=True):
-            expected = self._expected(of, tokens, float(logprob))
-            self.found[of][tokens] = Clue(tokens, expected, int(count), int(many))
-        stop = documents <= 1 if self.config.stop_unique else np.zeros(len(query), dtype=bool)
+        columns = (query, written, kept.logprob, counts, documents)
+        for of, phrase, logprob, count, many in zip(*columns, strict=True):
+            if count > 0:
+                expected, seen = self._expected(of, phrase, float(logprob)), self._is_seen(of, phrase)
+                self.found[of][phrase] = Clue(phrase, expected, int(count), int(many), seen=seen)
+        # A phrase that stands in one passage is written on while it is no whole word.
+        stop = (documents <= 1) & (counts > 0) & self.config.stop_unique
         going = np.flatnonzero(~stop)
         for i in range(len(self.views)):
             mine = np.flatnonzero(of_view == i)
-            self.ranges[i] = _taken(ranges[i], np.flatnonzero(~stop[mine]))
+            self.ranges[i] = taken(ranges[i], np.flatnonzero(~stop[mine]))
         self.query, self.group = query[going], group[going]
         self.written = [written[i] for i in going]
         self.logprob = kept.logprob[going]
         return going
 
-    def add_given(self, state: DecodingState, given: Sequence[list[int]]) -> None:
-        """Add the phrases of the queries' own words that occur in the text."""
-        windows: list[tuple[int, list[int], Ints, Ints]] = []
-        for query, tokens in enumerate(given):
-            view = self.views[self.view_of[query]]
-            windows += [(query, *one) for one in _windows(view, tokens, self.config.max_tokens)]
-        if not windows:
-            return
-        scored = self.model.score_from(
-            state, torch.tensor([query for query, *_ in windows]), [tail for _, tail, *_ in windows]
-        )
-        for query, tail, *_ in windows:
-            share = 1 / len(given[query])
-            for end in range(1, len(tail) + 1):
-                copies = self.copied[query]
-                copies[tuple(tail[:end])] = copies.get(tuple(tail[:end]), 0.0) + share
-        for (query, tail, counts, documents), logprobs in zip(windows, scored, strict=True):
-            total = logprobs.double().cpu().numpy().cumsum()
-            for end in range(1, len(tail) + 1):
-                phrase = tuple(tail[:end])
-                expected = self._expected(query, phrase, float(total[end - 1]))
-                if math.isfinite(expected):
-                    count, many = int(counts[end - 1]), int(documents[end - 1])
-                    self.found[query][phrase] = Clue(phrase, expected, count, many, given=True)
+    def add_own(
+        self,
+        state: DecodingState,
+        given: Sequence[Sequence[int]],
+        seen: Sequence[Mapping[Phrase, float]],
+    ) -> None:
+        """Add the phrases of the queries' own words, and of their pictures, that occur."""
+        own: list[tuple[int, OwnPhrase]] = []
+        for query, (tokens, named) in enumerate(zip(given, seen, strict=True)):
+            own += [(query, phrase) for phrase in self._own(query, tokens, named)]
+        scored = self._scored(state, [(query, phrase.tokens) for query, phrase in own])
+        for query, phrase in own:
+            expected = self._expected(query, phrase.tokens, scored[query, phrase.tokens])
+            if math.isfinite(expected):
+                self.found[query][phrase.tokens] = Clue(
+                    phrase.tokens,
+                    expected,
+                    phrase.count,
+                    phrase.documents,
+                    given=phrase.tokens not in seen[query],
+                    seen=phrase.tokens in seen[query],
+                )
 
-    def _expected(self, query: int, phrase: tuple[int, ...], logprob: float) -> float:
-        """The log-probability of a phrase, given that an answer may copy the query."""
-        copied = self.config.copying * self.copied[query].get(phrase, 0.0)
+    def _own(
+        self, query: int, tokens: Sequence[int], named: Mapping[Phrase, float]
+    ) -> list[OwnPhrase]:
+        """Of one query; notes how likely an answer is to copy each."""
+        view, config, copies = self.views[self.view_of[query]], self.config, self.copied[query]
+        cut = list(tokens[: config.max_given])
+        windows, places = windows_of(view, cut, config.max_tokens, self.words)
+        for phrase in windows:
+            size = len(phrase.tokens)
+            times = sum(tuple(cut[i : i + size]) == phrase.tokens for i in range(len(cut)))
+            copies[phrase.tokens] = config.copying * times / places
+        names = occurring(view, named, self.words)
+        for phrase in names:
+            share = config.naming * named[phrase.tokens]
+            copies[phrase.tokens] = copies.get(phrase.tokens, 0.0) + share
+        self.written_share[query] = 1 - config.copying * bool(cut) - config.naming * bool(named)
+        return list({phrase.tokens: phrase for phrase in (*windows, *names)}.values())
+
+    def _scored(
+        self, state: DecodingState, phrases: Sequence[tuple[int, Phrase]]
+    ) -> dict[tuple[int, Phrase], float]:
+        """Log-probabilities of phrases behind rows of a state, and of all that they begin with."""
+        by_row: dict[int, list[Phrase]] = {}
+        for row, phrase in phrases:
+            by_row.setdefault(row, []).append(phrase)
+        tails = [(row, tail) for row, some in by_row.items() for tail in longest_only(some)]
+        found: dict[tuple[int, Phrase], float] = {}
+        for start in range(0, len(tails), _AT_ONCE):
+            some = tails[start : start + _AT_ONCE]
+            rows = torch.tensor([row for row, _ in some])
+            scored = self.model.score_from(state, rows, [tail for _, tail in some])
+            for (row, tail), logprobs in zip(some, scored, strict=True):
+                totals = logprobs.double().cpu().numpy().cumsum().tolist()
+                found |= {(row, tail[: n + 1]): total for n, total in enumerate(totals)}
+        return found
+
+    def add_unasked(self, state: DecodingState) -> None:
+        """Note how likely each clue is whatever is asked."""
+        distinct: Iterable[Phrase] = {phrase for found in self.found for phrase in found}
+        scored = self._scored(state, [(0, phrase) for phrase in distinct])
+        for found in self.found:
+            for phrase, clue in found.items():
+                found[phrase] = dataclasses.replace(clue, unasked=scored[0, phrase])
+
+    def _is_seen(self, query: int, phrase: Phrase) -> bool:
+        known = self.found[query].get(phrase)
+        return known is not None and known.seen
+
+    def _expected(self, query: int, phrase: Phrase, logprob: float) -> float:
+        """The log-probability of a phrase, given that an answer may copy or name it."""
+        copied = self.copied[query].get(phrase, 0.0)
         if not copied:
             return logprob
-        return math.log((1 - self.config.copying) * math.exp(logprob) + copied)
-
-
-def _windows(
-    view: ClueTexts, tokens: list[int], longest: int
-) -> list[tuple[list[int], Ints, Ints]]:
-    """From each place of the query the longest phrase that occurs, with counts of its prefixes."""
-    if not tokens:
-        return []
-    starts = np.arange(len(tokens))
-    ids = np.array(tokens, dtype=np.int64)
-    ranges = view.start(len(tokens))
-    counts = np.zeros((longest, len(tokens)), dtype=np.int64)
-    documents = np.zeros_like(counts)
-    alive = starts
-    for length in range(longest):
-        local = np.flatnonzero(alive + length < len(tokens))
-        ranges = view.extend(ranges, local, ids[alive[local] + length])
-        alive = alive[local]
-        occurring = view.counts(ranges)
-        counts[length, alive] = occurring
-        documents[length, alive] = view.document_frequency(ranges, MOST_DOCUMENTS)
-        ranges = _taken(ranges, np.flatnonzero(occurring > 0))
-        alive = alive[occurring > 0]
-        if not len(alive):
-            break
-    lengths = (counts > 0).sum(axis=0)
-    return [
-        (tokens[at : at + n], counts[:n, at], documents[:n, at])
-        for at, n in enumerate(lengths.tolist())
-        if n
-    ]
+        return math.log(self.written_share[query] * math.exp(logprob) + copied)
 
 
 def _best(query: Ints, score: Floats, width: int) -> Ints:
@@ -292,9 +345,3 @@ def _best(query: Ints, score: Floats, width: int) -> Ints:
     rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     best: Ints = order[rank < width]
     return best
-
-
-def _taken(ranges: Any, rows: Ints) -> Any:
-    """Some of the phrases."""
-    fields = dataclasses.fields(ranges)
-    return dataclasses.replace(ranges, **{f.name: getattr(ranges, f.name)[rows] for f in fields})

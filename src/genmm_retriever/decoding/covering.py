@@ -1,7 +1,8 @@
 """From clues to items, in the form of SEAL (Bevilacqua et al., NeurIPS 2022).
 
 A clue n weighs `w(n) = max(0, log[p(n|q) (1 - p(n)) / (p(n) (1 - p(n|q)))]) ** a`, where p(n) is
-its smoothed frequency in the text. A passage scores the sum over the clues that cover it without
+its smoothed frequency in the text, or what the model gives it whatever is asked if that is more:
+what it likes to write is no clue. A passage scores the sum over the clues that cover it without
 overlap, heaviest first, each times `1 - b + b * new / distinct`: of its distinct tokens those
 count in full that no heavier clue of the passage has.
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from genmm_retriever.decoding.clue_types import PRIOR, Clue, ClueTexts, Ints, smoothing
 from genmm_retriever.decoding.matching import occurrences
 from genmm_retriever.errors import InputError
+from genmm_retriever.identifiers.words import WordEdges
 
 _CERTAIN = -1e-9
 """Log-probabilities are cut here, so that a phrase that is certain has a finite weight."""
@@ -117,9 +119,12 @@ def clue_weight(
     return float(max(0.0, _gain(logprob, count, tokens, prior)) ** exponent)
 
 
-def _gain(logprob: float, count: int, tokens: int, prior: float) -> float:
+def _gain(
+    logprob: float, count: int, tokens: int, prior: float, unasked: float = -math.inf
+) -> float:
     """The log-odds of a phrase given the query less those in the text."""
-    return _log_odds(logprob) - _log_odds(math.log((count + prior) / (tokens + prior)))
+    frequency = math.log((count + prior) / (tokens + prior))
+    return _log_odds(logprob) - _log_odds(max(frequency, unasked))
 
 
 def _log_odds(logprob: float) -> float:
@@ -132,6 +137,8 @@ def cover_passages(
     passage_tokens: Callable[[int], NDArray[Any]],
     clues: Sequence[Clue],
     config: CoverConfig | None = None,
+    *,
+    words: WordEdges | None = None,
 ) -> list[ClueCandidate]:
     """The items that a query's clues name.
 
@@ -144,6 +151,7 @@ def cover_passages(
         passage_tokens: Gives the tokens of a passage.
         clues: Of one query, distinct.
         config: The defaults if None.
+        words: If given, a clue covers only whole words.
 
     Returns:
         One candidate an item, best first; equal scores in the order of their rows.
@@ -151,7 +159,7 @@ def cover_passages(
     config = config or CoverConfig()
     size = int(view.counts(view.start(1))[0])
     prior = smoothing(config.prior, size)
-    gains = [(_gain(c.logprob, c.count, size, prior), c) for c in clues]
+    gains = [(_gain(c.logprob, c.count, size, prior, c.unasked), c) for c in clues]
     keys = sorted(
         (pair for pair in gains if pair[0] > -math.inf),
         key=lambda pair: (-pair[0], -len(pair[1].tokens), pair[1].tokens),
@@ -162,8 +170,12 @@ def cover_passages(
     best: dict[int, ClueCandidate] = {}
     texts = [np.asarray(passage_tokens(p), dtype=np.int64) for p in nominated.tolist()]
     places = occurrences(texts, [clue.tokens for _, clue in keys])
-    for passage, item, found in zip(nominated.tolist(), items.tolist(), places, strict=True):
-        score, covering = _cover(keys, found, config)
+    columns = zip(nominated.tolist(), items.tolist(), texts, places, strict=True)
+    for passage, item, text, found in columns:
+        whole = found if words is None else _whole(keys, found, words.joined(text))
+        score, covering = _cover(keys, whole, config)
+        if not covering:
+            continue
         candidate = ClueCandidate(item, score, passage, covering)
         known = best.get(item)
         if known is None or (-candidate.score, passage) < (-known.score, known.passage):
@@ -218,6 +230,27 @@ def _lookups(
             ranges = view.extend(ranges, local_rows, following)
         length += 1
     return found
+
+
+def _whole(
+    keys: Sequence[tuple[float, Clue]],
+    found: Sequence[tuple[int, list[int]]],
+    joined: NDArray[np.bool_],
+) -> list[tuple[int, list[int]]]:
+    """The places whose last word does not go on behind them.
+
+    Args:
+        keys: Log-odds and clues.
+        found: Keys that occur, with the places where they begin.
+        joined: Whether each token of the passage goes on with the word before it.
+    """
+    ends = np.append(~joined, True)
+    whole = []
+    for key, places in found:
+        size = len(keys[key][1].tokens)
+        if left := [place for place in places if ends[place + size]]:
+            whole.append((key, left))
+    return whole
 
 
 def _cover(

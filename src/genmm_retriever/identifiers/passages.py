@@ -8,6 +8,10 @@ from typing import Protocol
 
 PASSAGE_TOKENS = 192
 OVERLAP_TOKENS = 32
+HEADING_TOKENS = 64
+MARK = "|"
+"""Stands before, between and behind the names in a heading: a name with its marks is a phrase
+that only the passages of that name have, as SEAL marks titles."""
 _LOOK_AHEAD = 32
 _AGREEING = 4
 _CUT = "\ufffd"
@@ -36,6 +40,27 @@ def text_tokens(model: Tokenizer, text: str) -> list[int]:
     if model.encode("dog") != inner and model.encode(" dog") == inner:
         text = " " + text.lstrip()
     return model.encode(text)
+
+
+def heading(title: str | None, names: Sequence[object]) -> str:
+    """What a passage is about, as its first words; empty if that is not known.
+
+    Args:
+        title: Comes first.
+        names: What else it is called; what is no text is passed over.
+
+    Examples:
+        >>> heading("tench", ["tench", "Tinca tinca"])
+        '| tench | Tinca tinca |'
+    """
+    said = [title or "", *(name for name in names if isinstance(name, str))]
+    clean = [" ".join(name.replace(MARK, " ").split()) for name in said]
+    distinct: dict[str, str] = {}
+    for name in filter(None, clean):
+        distinct.setdefault(name.casefold(), name)
+    if not distinct:
+        return ""
+    return f"{MARK} {f' {MARK} '.join(distinct.values())} {MARK}"
 
 
 def split(

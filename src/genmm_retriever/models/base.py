@@ -273,6 +273,22 @@ class ObjectMatcher(Protocol):
         ...
 
 
+@runtime_checkable
+class ObjectNamer(Protocol):
+    """A model that can name the things in a picture without writing a caption."""
+
+    def object_words(
+        self, features: Tensor, *, least: float = 0.1
+    ) -> list[list[tuple[str, float]]]:
+        """Names with their probabilities, likeliest first, for each of n pictures.
+
+        Args:
+            features: Of `MLLM.encode_images`, [n, *feature shape].
+            least: Names below this probability are left out.
+        """
+        ...
+
+
 def log_normaliser(logits: Tensor) -> Tensor:
     """Log of the sum of exponentials over the vocabulary, [n], float32.
 

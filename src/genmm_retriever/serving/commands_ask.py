@@ -104,7 +104,7 @@ def _wrote(found: GeneratedIdentifier) -> str:
 def _clue(found: FoundClue) -> str:
     """A clue with its places in the caption, in characters."""
     where = ", ".join(f"{start}-{end}" for start, end in found.spans)
-    of = "of the query, " if found.given else ""
+    of = "seen in the picture, " if found.seen else "of the query, " if found.given else ""
     at = f", at {where}" if where else ""
     return f"{printable(found.text)}  ({of}logprob {found.logprob:.2f}{at})"
 

@@ -196,6 +196,14 @@ class ClueIndex:
         """Bytes of all arrays."""
         return sum(kept.shard.nbytes for kept in self._shards)
 
+    def passages_of_item(self, item: int) -> I64:
+        """The numbers of an item's alive passages, ascending."""
+        wanted, found = np.array([item], np.int64), [np.zeros(0, np.int64)]
+        for kept, first in zip(self._shards, self._first_passages, strict=True):
+            own = kept.shard.passages_of_items(wanted)
+            found.append(first + (own if kept.dead is None else own[~kept.dead[own]]))
+        return np.concatenate(found)
+
     def passage_tokens(self, passage: int) -> I64:
         """The tokens of a passage, by the number that `ClueView.passages_of` gives."""
         left = int(passage)

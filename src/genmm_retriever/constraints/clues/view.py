@@ -252,6 +252,11 @@ class ClueView:
         order = np.argsort(passages)[:limit]
         return passages[order], items[order]
 
+    @property
+    def passages(self) -> int:
+        """How many passages may be found."""
+        return int(self._table[:, 8].sum())
+
     def passage_tokens(self, passage: int) -> I64:
         """The tokens of a passage, by its number in the index."""
         return self._index.passage_tokens(passage)
