@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from genmm_retriever.asking import Asker
     from genmm_retriever.building import BuildReport
     from genmm_retriever.models.base import MLLM
+    from genmm_retriever.training import TrainingReport
 
 Verify = Literal["likelihood", "off"]
 VERIFIERS: tuple[str, ...] = ("likelihood", "off")
@@ -344,6 +345,34 @@ class GenerativeMMRetriever:
             self._refresh()
         return report
 
+    def train(self, **options: Any) -> TrainingReport:
+        """Fine-tune the model on the index and publish the adapter with it.
+
+        Options are those of `genmm_retriever.training.train_index`. Afterwards this retriever,
+        and every other one over the index, answers with the trained model.
+
+        Raises:
+            InputError: If an option is out of range, or there is nothing to train.
+            ModelError: If the model cannot be trained.
+            IndexLockedError: If another training or a writer is at work.
+
+        Examples:
+            Captions that people wrote beat what the model asks itself::
+
+                with GenerativeMMRetriever.from_index("photos.genmm") as retriever:
+                    report = retriever.train(texts="captions.jsonl", epochs=3)
+                    print(report.before, "->", report.after)
+        """
+        from genmm_retriever.training import train_index
+
+        self._check_open()
+        found = {"model": self._named, "device": self._device, **options}
+        report = train_index(self.path, **found)
+        with self._lock:
+            self._check_open()
+            self._refresh()
+        return report
+
     def delete(self, ids: str | Iterable[str]) -> int:
         """Delete items by id; needs no model and is immediate.
 
@@ -370,7 +399,8 @@ class GenerativeMMRetriever:
             settings["item_kind"] = settings.pop("items")
             settings["identifier_kind"] = settings.pop("identifiers")
             counts = self._reader.counts()
-            return {"path": str(self.path), **counts, **settings}
+            trained = {"adapter": self._reader.adapter_digest}
+            return {"path": str(self.path), **counts, **settings, **trained}
 
     def explain(self, query: str | Query, *, k: int = 3) -> str:
         """How the answer came about, as text for people."""

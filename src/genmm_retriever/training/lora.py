@@ -14,8 +14,9 @@ from genmm_retriever.models.quiet import no_progress_bars
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
 _BESIDE_THE_LANGUAGE = ("vision", "visual", "image", "audio", "projector", "connector", "resampler")
-# These read the weights of the layer itself, past any LoRA around it.
-_UNSUITED = {"mamba": "out_proj", "mamba2": "out_proj", "falcon_mamba": "out_proj"}
+# State spaces read the weights of these themselves, past any LoRA around them.
+_STATE_SPACES = ("mamba", "mamba2", "falcon_mamba")
+_UNSUITED = ("out_proj", "dt_proj")
 
 
 class Adapted:
@@ -114,7 +115,7 @@ def language_layers(model: Any) -> list[str]:
     embedding = model.get_input_embeddings()
     of_embedding = next(name for name, part in model.named_modules() if part is embedding)
     inside = of_embedding.rpartition(".")[0]
-    unsuited = _UNSUITED.get(str(model.config.get_text_config().model_type))
+    unsuited = _UNSUITED if model.config.get_text_config().model_type in _STATE_SPACES else ()
     head = model.get_output_embeddings()
     found = []
     for name, part in model.named_modules():
@@ -123,6 +124,6 @@ def language_layers(model: Any) -> list[str]:
             continue
         beside = any(word in own for word in _BESIDE_THE_LANGUAGE)
         linear = isinstance(part, (nn.Linear, Conv1D)) and part is not head
-        if linear and not beside and name.rpartition(".")[2] != unsuited:
+        if linear and not beside and name.rpartition(".")[2] not in unsuited:
             found.append(name)
     return found

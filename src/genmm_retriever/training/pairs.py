@@ -13,6 +13,7 @@ from genmm_retriever.training.texts import HumanQuery
 
 MOST_HELD = 200
 _SMALL = 100
+_TINY = 12
 _HUMAN_HELD = 0.1
 
 
@@ -21,9 +22,9 @@ def queries_per_item(items: int) -> int:
 
     Examples:
         >>> [queries_per_item(n) for n in (29, 1000, 100_000)]
-        [8, 5, 3]
+        [6, 5, 3]
     """
-    return 8 if items <= _SMALL else 5 if items <= 10_000 else 3
+    return 6 if items <= _SMALL else 5 if items <= 10_000 else 3
 
 
 def make_pairs(
@@ -36,7 +37,7 @@ def make_pairs(
 ) -> Pairs:
     """All pairs, some of the queries held out.
 
-    Of the pseudo-queries the first of some items are held out (two each of up to 100 items,
+    Of the pseudo-queries the first of some items are held out (two each of up to 12 items,
     one each of 200 at most), of ten and more human texts a tenth; never one whose very words
     are learnt from elsewhere. Every item is learnt: a generative model cannot name what it
     has not seen.
@@ -54,14 +55,14 @@ def make_pairs(
     rng = random.Random(f"{seed}-held")
     old = set(old_rows)
     pairs = Pairs()
-    each = 2 if len(corpus.rows) <= _SMALL else 1
+    each = 2 if len(corpus.rows) <= _TINY else 1
     examined = _examined(corpus.rows, old, rng)
     for row in corpus.rows:
         written = book[corpus.marks[row]]
         own = written[:each] if row in examined else []
         pairs.held += [Pair(text, None, (row,)) for text in own]
         pairs.said[row] = written[len(own) :]
-        learnt = dict.fromkeys([*pairs.said[row], *corpus.words[row]])
+        learnt = dict.fromkeys([*pairs.said[row], *corpus.words[row], *corpus.objects[row]])
         target = pairs.old if row in old else pairs.new
         target += [Pair(text, None, (row,)) for text in learnt if text not in own]
     _add_human(pairs, human, old, rng)

@@ -15,7 +15,7 @@ from genmm_retriever.schema import Item
 from genmm_retriever.training.corpus import Corpus
 
 ITEMS_AT_ONCE = 16
-_TEMPERATURE = 0.9
+_TEMPERATURE = 0.7
 _MAX_WORDS = 40
 _SEED = 7919
 """Added to the seed, so that samples differ from those that made the identifiers."""

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from genmm_retriever.training.queries import QueryBook, write_queries
 from genmm_retriever.training.texts import HumanQuery, read_texts
 
 FOLDER = "training"
-_EXAMINATIONS = 6
+_EXAMINATIONS = 3
 _SMALL_MODEL = 1_000_000_000
 """Weights below which a model takes larger steps."""
 
@@ -65,6 +65,10 @@ class TrainingReport:
     after: Figures
     adapter: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """As `genmm train --json` prints it."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -74,7 +78,7 @@ class TrainingOptions:
         InputError: If a value is out of range.
     """
 
-    epochs: float = 4.0
+    epochs: float = 3.0
     minutes: float | None = None
     steps: int | None = None
     learning_rate: float | None = None
@@ -97,7 +101,7 @@ def train_index(
     *,
     model: MLLM | str | None = None,
     texts: str | os.PathLike[str] | None = None,
-    epochs: float = 4.0,
+    epochs: float = 3.0,
     minutes: float | None = None,
     steps: int | None = None,
     learning_rate: float | None = None,
@@ -126,7 +130,7 @@ def train_index(
         epochs: Passes over the pairs.
         minutes: Stop after so many minutes of training.
         steps: Steps instead of epochs; a step shows 16 prompts.
-        learning_rate: Its peak; None for 1e-4, or 3e-4 below a billion weights.
+        learning_rate: Its peak; None for 1e-4, or 5e-4 below a billion weights.
         rank: Of the LoRA matrices; alpha is twice as much.
         refresh: Go on from the present adapter with what was added since, replaying old pairs.
         replay: Old pairs for each new one, with `refresh`.
@@ -292,7 +296,7 @@ class _Training:
         options = self.options
         steps = options.steps or max(1, round(options.epochs * curriculum.epoch_steps))
         weights = sum(value.numel() for value in self.mllm.model.parameters())
-        rate = options.learning_rate or (3e-4 if weights < _SMALL_MODEL else 1e-4)
+        rate = options.learning_rate or (5e-4 if weights < _SMALL_MODEL else 1e-4)
         return Schedule(steps, rate, max(1, -(-steps // _EXAMINATIONS)), options.minutes)
 
     def _key(self, schedule: Schedule) -> str:
