@@ -28,6 +28,7 @@ class Corpus:
         rows: All rows that have identifiers, ascending.
         answers: The token ids of each row's identifiers, end token included.
         words: The descriptions that each row was indexed by.
+        captions: Those of the descriptions that the model wrote of each row.
         objects: The names of what a classifier saw in each row, as far as it was sure.
         marks: A hash of each row's content and the model, by which what is written is kept.
     """
@@ -36,6 +37,7 @@ class Corpus:
         self.reader = reader
         self.answers: dict[int, list[tuple[int, ...]]] = {}
         self.words: dict[int, list[str]] = {}
+        self.captions: dict[int, list[str]] = {}
         self.objects: dict[int, list[str]] = {}
         self.marks: dict[int, str] = {}
         self._kinds: dict[int, str] = {}
@@ -50,6 +52,7 @@ class Corpus:
                 content = [reader.settings.model_fingerprint, item.id, str(item.image), item.text]
                 self.marks[row] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
                 self.words[row] = [one.text for one in texts]
+                self.captions[row] = [one.text for one in texts if one.source == "model"]
                 self.objects[row] = [
                     name.strip()
                     for one in texts

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from genmm_retriever.describing import identify_prompt, null_prompt, query_given_item_prompt
+from genmm_retriever.describing.prompts import style_of
 from genmm_retriever.models.base import MLLM, ImagePart, Prompt
 from genmm_retriever.schema import ImageRef
 from genmm_retriever.training.corpus import Corpus, open_part
@@ -93,11 +94,12 @@ class Curriculum:
         self.corpus, self.pairs, self.model, self.seed = corpus, pairs, model, seed
         self.replayed = min(len(pairs.old), round(replay * len(pairs.new)))
         self.pictures = [row for row in corpus.rows if corpus.is_picture(row)]
-        self.spoken = sorted(row for row, texts in pairs.said.items() if texts)
+        self.spoken = [row for row in corpus.rows if self._said(row)]
+        self._kept: tuple[int, list[Pair]] = (-1, [])
         looks = _LOOKS if self.pictures else 0.0
         rehearsals = _REHEARSALS if self.spoken else 0.0
         self.counts = {
-            "null": max(1, round(ROWS_A_STEP * _NULLS)),
+            "null": max(1, int(ROWS_A_STEP * _NULLS)),
             "look": round(ROWS_A_STEP * looks),
             "rehearse": round(ROWS_A_STEP * rehearsals),
         }
@@ -121,14 +123,28 @@ class Curriculum:
         lessons = [self._find(pair, rng) for pair in chosen]
         lessons += [self._look(rng) for _ in range(self.counts["look"])]
         lessons += [self._rehearse(rng) for _ in range(self.counts["rehearse"])]
-        lessons += [self._null(rng) for _ in range(self.counts["null"])]
+        # One row now and then two, so that the share holds in the mean.
+        nulls = self.counts["null"] + (rng.random() < ROWS_A_STEP * _NULLS % 1)
+        lessons += [self._null(rng) for _ in range(nulls)]
         return [one for one in lessons if one is not None and one.answers]
 
     def _epoch(self, epoch: int) -> list[Pair]:
-        rng = random.Random(f"{self.seed}-epoch-{epoch}")
-        pairs = [*self.pairs.new, *rng.sample(self.pairs.old, self.replayed)]
-        rng.shuffle(pairs)
-        return pairs
+        if self._kept[0] != epoch:
+            rng = random.Random(f"{self.seed}-epoch-{epoch}")
+            pairs = [*self.pairs.new, *rng.sample(self.pairs.old, self.replayed)]
+            rng.shuffle(pairs)
+            self._kept = epoch, pairs
+        return self._kept[1]
+
+    def _said(self, row: int) -> list[str]:
+        """What the model is to go on saying when it is shown an item as the verifier shows it.
+
+        An instructed model is asked for a description, so its own descriptions follow; the
+        builtin model writes descriptions and queries alike.
+        """
+        if self.corpus.is_picture(row) and style_of(self.model) == "instruct":
+            return self.corpus.captions[row]
+        return self.pairs.said.get(row, [])
 
     def _find(self, pair: Pair, rng: random.Random) -> Lesson | None:
         if pair.text is not None and rng.random() < 0.5:
@@ -150,7 +166,8 @@ class Curriculum:
 
     def _rehearse(self, rng: random.Random) -> Lesson | None:
         row = rng.choice(self.spoken)
-        texts = rng.sample(self.pairs.said[row], min(2, len(self.pairs.said[row])))
+        said = self._said(row)
+        texts = rng.sample(said, min(2, len(said)))
         answers = [[*self.model.encode(text), self.model.eos_token_id] for text in texts]
         if not self.corpus.is_picture(row):
             text = self.corpus.item(row).text

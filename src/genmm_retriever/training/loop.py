@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
+from genmm_retriever.errors import StorageError
 from genmm_retriever.training.builtin import checkpoint
 from genmm_retriever.training.exam import Exam, Figures
 from genmm_retriever.training.learner import Learner
@@ -163,7 +164,13 @@ class _Keeper:
 
     def save(self) -> None:
         """Write the state; a kill at any moment leaves the old one or the new one."""
-        checkpoint.save(self.folder, self.parameters, self.optimiser, vars(self.done))
+        try:
+            checkpoint.save(self.folder, self.parameters, self.optimiser, vars(self.done))
+        except (OSError, SafetensorError) as error:
+            raise StorageError(
+                f"{self.folder} cannot be written: {error}",
+                "free some space; the same command goes on from the last state that was kept",
+            ) from error
         self._saved = time.monotonic()
 
     def save_now_and_then(self) -> None:
