@@ -150,13 +150,21 @@ def test_a_training_that_was_ended_goes_on_to_the_same_adapter(
         assert value.numpy() == pytest.approx(other[name].numpy(), abs=1e-4)
 
 
-def test_nothing_is_published_when_it_did_not_help(build, make_index):
+@pytest.mark.parametrize("few", [0, 200])
+def test_nothing_is_published_when_it_did_not_help(build, make_index, monkeypatch, few):
+    monkeypatch.setattr(train, "_FEW_STEPS", few)
     model = build("llama")
     path = make_index(model)
     options = {"steps": 2, "learning_rate": 1e-9, "progress": False}
     report = train_index(path, model=model, **options)
     assert not report.published
     assert report.adapter is None
+    # Short trainings of small corpora are searched before and after alone.
+    history = loop.progress_of(path / "training" / "state").history
+    assert [set(figures["recall"]) for _, figures in history] == 2 * [
+        set() if few else {"1", "5", "10"}
+    ]
+    assert set(report.before.recall) == set(report.after.recall) == {"1", "5", "10"}
     with IndexReader.open(path) as reader:
         assert reader.generation == 1
         assert reader.adapter() is None

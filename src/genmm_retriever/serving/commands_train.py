@@ -47,7 +47,9 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="JSONL of captions or queries that people wrote."),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over all pairs.")] = 3.0,
+    epochs: Annotated[
+        float | None, typer.Option(min=0.01, help="Passes over all pairs; 3, or 2 up to 100 items.")
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="Stop after so many minutes of training.")
     ] = None,

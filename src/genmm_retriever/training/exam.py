@@ -15,7 +15,7 @@ from genmm_retriever.decoding.aggregate import aggregate
 from genmm_retriever.decoding.search import constrained_beam_search
 from genmm_retriever.describing import null_prompt
 from genmm_retriever.finding import IDENTIFIER_BEAMS, beam_config
-from genmm_retriever.models.base import MLLM
+from genmm_retriever.models.base import MLLM, Prompt
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 from genmm_retriever.training.corpus import Corpus
 from genmm_retriever.training.learner import Learner
@@ -35,7 +35,7 @@ class Figures:
     Attributes:
         loss: Mean negative log-likelihood of an identifier's token given its query, in nats.
         recall: Share of queries that find an item of theirs among the first k, in percent, by
-            k (1, 5, 10) as text.
+            k (1, 5, 10) as text; empty if nothing was searched.
     """
 
     loss: float
@@ -44,15 +44,15 @@ class Figures:
     @property
     def mean_recall(self) -> float:
         """The mean over the cut-offs, in percent: what trainings are compared by."""
-        return sum(self.recall.values()) / len(self.recall)
+        return sum(self.recall.values()) / max(1, len(self.recall))
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self)
 
     def __str__(self) -> str:
-        recalls = ", ".join(f"R@{k} {value:.1f}" for k, value in self.recall.items())
-        return f"loss {self.loss:.3f}, {recalls}"
+        recalls = [f"R@{k} {value:.1f}" for k, value in self.recall.items()]
+        return ", ".join([f"loss {self.loss:.3f}", *recalls])
 
 
 class Exam:
@@ -75,14 +75,29 @@ class Exam:
         more = min(len(others), max(0, POOL - len(own)))
         self.pool = sorted([*own, *random.Random(f"{seed}-pool").sample(others, more)])
 
-    def sit(self, model: TransformersMLLM) -> Figures:
-        """Examine a model, as it is now."""
+    def sit(self, model: TransformersMLLM, *, search: bool = True) -> Figures:
+        """Examine a model, as it is now.
+
+        Args:
+            model: The model, with or without LoRA layers.
+            search: Whether to search too; the loss alone costs a tenth of it.
+        """
+        asked = [(pair, prompt) for pair in self.held if (prompt := pair.prompt(model))]
+        lessons = [
+            Lesson(prompt, [list(a) for row in pair.rows for a in self.corpus.answers[row]])
+            for pair, prompt in asked
+        ]
+        loss = Learner(model).loss(lessons)
+        return Figures(loss, self._recall(model, asked) if search else {})
+
+    def _recall(
+        self, model: TransformersMLLM, asked: Sequence[tuple[Pair, Prompt]]
+    ) -> dict[str, float]:
         sequences = [list(tokens) for row in self.pool for tokens in self.corpus.answers[row]]
         rows = [row for row in self.pool for _ in self.corpus.answers[row]]
         null = [scores.tolist() for scores in null_logprobs(model, sequences)]
         trie = TokenTrie.build(sequences, rows, null)
         beam = beam_config(IDENTIFIER_BEAMS, Calibration.of(model).debias)
-        asked = [(pair, prompt) for pair in self.held if (prompt := pair.prompt(model))]
         best: list[int] = []
         for start in range(0, len(asked), _QUERIES_AT_ONCE):
             batch = asked[start : start + _QUERIES_AT_ONCE]
@@ -91,14 +106,9 @@ class Exam:
                 ranked = [candidate.row for candidate in aggregate(hypotheses)]
                 places = [ranked.index(row) for row in pair.rows if row in ranked]
                 best.append(min(places, default=len(self.pool) + max(CUTOFFS)))
-        lessons = [
-            Lesson(prompt, [list(a) for row in pair.rows for a in self.corpus.answers[row]])
-            for pair, prompt in asked
-        ]
-        return Figures(
-            Learner(model).loss(lessons),
-            {str(k): 100.0 * sum(place < k for place in best) / max(1, len(best)) for k in CUTOFFS},
-        )
+        return {
+            str(k): 100.0 * sum(place < k for place in best) / max(1, len(best)) for k in CUTOFFS
+        }
 
 
 def null_logprobs(model: MLLM, sequences: Sequence[Sequence[int]]) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ ROWS_A_STEP = 16
 _NULLS = 0.08
 _LOOKS = 0.12
 _REHEARSALS = 0.2
-_MOST_ANSWERS = 4
+_MOST_ANSWERS = 3
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ class Schedule:
         learning_rate: The peak; linear warm-up over a tenth of the steps (100 at most), then
             half a cosine down to a tenth.
         examine_every: Steps between examinations on held-out queries.
+        search: Whether examinations search, or only measure the loss; the model is searched
+            before and after in any case.
         minutes: Stop after so many minutes of training, the decay ending there; None for no
             limit. A run with a limit is no longer a pure function of its seed.
     """
@@ -49,6 +51,7 @@ class Schedule:
     steps: int
     learning_rate: float
     examine_every: int
+    search: bool = True
     minutes: float | None = None
 
     def factor(self, step: int, share: float) -> float:
@@ -133,7 +136,7 @@ def run(
             share = _share(done, schedule)
             # After an interruption too, an examination comes between its steps.
             if _is_due(done, schedule, share):
-                _examine(adapted, exam, keeper)
+                _examine(adapted, exam, keeper, search=schedule.search)
                 done.finished = share >= 1 or done.since_best >= PATIENCE
                 keeper.save()
             else:
@@ -257,9 +260,9 @@ def progress_of(folder: Path) -> Progress | None:
         return None
 
 
-def _examine(adapted: Adapted, exam: Exam, keeper: _Keeper) -> None:
+def _examine(adapted: Adapted, exam: Exam, keeper: _Keeper, *, search: bool) -> None:
     done, folder = keeper.done, keeper.folder
-    figures = exam.sit(adapted.mllm)
+    figures = exam.sit(adapted.mllm, search=search)
     best = None if done.best is None else figures_at(done, done.best)
     better = best is None or (figures.mean_recall, -figures.loss) > (best.mean_recall, -best.loss)
     if better:

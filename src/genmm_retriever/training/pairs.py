@@ -12,7 +12,8 @@ from genmm_retriever.training.queries import QueryBook
 from genmm_retriever.training.texts import HumanQuery
 
 MOST_HELD = 200
-_SMALL = 100
+SMALL = 100
+"""Items up to which a corpus is trained on in minutes."""
 _TINY = 12
 _HUMAN_HELD = 0.1
 
@@ -22,9 +23,9 @@ def queries_per_item(items: int) -> int:
 
     Examples:
         >>> [queries_per_item(n) for n in (29, 1000, 100_000)]
-        [6, 5, 3]
+        [5, 4, 3]
     """
-    return 6 if items <= _SMALL else 5 if items <= 10_000 else 3
+    return 5 if items <= SMALL else 4 if items <= 10_000 else 3
 
 
 def make_pairs(

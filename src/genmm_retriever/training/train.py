@@ -26,13 +26,14 @@ from genmm_retriever.training.exam import Exam, Figures
 from genmm_retriever.training.lessons import Curriculum, Pairs
 from genmm_retriever.training.loop import Progress, Schedule, run
 from genmm_retriever.training.lora import Adapted
-from genmm_retriever.training.pairs import make_pairs, queries_per_item
+from genmm_retriever.training.pairs import SMALL, make_pairs, queries_per_item
 from genmm_retriever.training.publishing import DOCUMENT, publish_adapter
 from genmm_retriever.training.queries import QueryBook, write_queries
 from genmm_retriever.training.texts import HumanQuery, read_texts
 
 FOLDER = "training"
 _EXAMINATIONS = 3
+_FEW_STEPS = 200
 _SMALL_MODEL = 1_000_000_000
 """Weights below which a model takes larger steps."""
 
@@ -78,7 +79,7 @@ class TrainingOptions:
         InputError: If a value is out of range.
     """
 
-    epochs: float = 3.0
+    epochs: float | None = None
     minutes: float | None = None
     steps: int | None = None
     learning_rate: float | None = None
@@ -101,7 +102,7 @@ def train_index(
     *,
     model: MLLM | str | None = None,
     texts: str | os.PathLike[str] | None = None,
-    epochs: float = 3.0,
+    epochs: float | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     learning_rate: float | None = None,
@@ -127,7 +128,7 @@ def train_index(
         model: The model that the index was built with, or its name; None for the index's own.
             A model object is copied and stays as it is.
         texts: JSONL of captioned images or of queries about items of the index.
-        epochs: Passes over the pairs.
+        epochs: Passes over the pairs; None for 3, or 2 for a corpus of up to 100 items.
         minutes: Stop after so many minutes of training.
         steps: Steps instead of epochs; a step shows 16 prompts.
         learning_rate: Its peak; None for 1e-4, or 5e-4 below a billion weights.
@@ -294,10 +295,15 @@ class _Training:
 
     def _schedule(self, curriculum: Curriculum) -> Schedule:
         options = self.options
-        steps = options.steps or max(1, round(options.epochs * curriculum.epoch_steps))
+        small = len(self.corpus.rows) <= SMALL
+        epochs = options.epochs or (2.0 if small else 3.0)
+        steps = options.steps or max(1, round(epochs * curriculum.epoch_steps))
         weights = sum(value.numel() for value in self.mllm.model.parameters())
         rate = options.learning_rate or (5e-4 if weights < _SMALL_MODEL else 1e-4)
-        return Schedule(steps, rate, max(1, -(-steps // _EXAMINATIONS)), options.minutes)
+        every = max(1, -(-steps // _EXAMINATIONS))
+        # Searching costs more than so few steps: a training of minutes would mostly examine.
+        search = not small or steps > _FEW_STEPS
+        return Schedule(steps, rate, every, search=search, minutes=options.minutes)
 
     def _key(self, schedule: Schedule) -> str:
         """What the run is a function of: weights, pairs, identifiers, options."""
