@@ -68,6 +68,11 @@ class FirstStage(Protocol):
         ...
 
 
+def beam_config(num_beams: int, debias: float) -> BeamConfig:
+    """How identifiers are searched: of this width, debiased so much."""
+    return BeamConfig(num_beams=num_beams, debias=debias, max_leaves_exact=_LEAVES_AT_ONCE)
+
+
 class IdentifierStage:
     """Identifiers written by a constrained beam search.
 
@@ -80,7 +85,7 @@ class IdentifierStage:
 
     def __init__(self, reader: IndexReader, model: MLLM, *, num_beams: int, debias: float) -> None:
         self.model = model
-        self.beam = BeamConfig(num_beams=num_beams, debias=debias, max_leaves_exact=_LEAVES_AT_ONCE)
+        self.beam = beam_config(num_beams, debias)
         self.trie = read_trie(reader)
 
     def find(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from genmm_retriever.corpus.readers import Source, read_sources
-from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter
+from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter, StoredAdapter
 from genmm_retriever.errors import (
     CapabilityError,
     EmptyCorpusError,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from genmm_retriever.asking import Asker
     from genmm_retriever.building import BuildReport
     from genmm_retriever.models.base import MLLM
+    from genmm_retriever.training import TrainingReport
 
 Verify = Literal["likelihood", "choice", "yesno", "off"]
 VERIFIERS: tuple[str, ...] = ("likelihood", "choice", "yesno", "off")
@@ -180,8 +181,11 @@ class GenerativeMMRetriever:
         where = Path(temporary.name) / "index" if temporary else Path(path or "")
         try:
             with IndexWriter.create(where, settings, overwrite=overwrite) as writer:
+                own = isinstance(model, str)
+                loaded = _fitting_model(loaded, settings, writer.adapter(), own=own)
                 report = stage_and_build(writer, found, loaded, strict=strict, progress=progress)
-            retriever = cls(where, model=loaded, device=device, **options)
+            retriever = cls(where, model=model, device=device, **options)
+            retriever._model = loaded
         except BaseException:
             if temporary is not None:
                 temporary.cleanup()
@@ -231,11 +235,16 @@ class GenerativeMMRetriever:
 
         Raises:
             ModelError: If it is not the one that the index was built with.
+            IndexDamagedError: If the index was trained and its adapter is damaged.
         """
         with self._lock:
             if self._model is None:
-                self._model = _checked_model(
-                    _load(self._named or self.settings.model, self._device), self.settings
+                named = self._named or self.settings.model
+                self._model = _fitting_model(
+                    _load(named, self._device),
+                    self.settings,
+                    self._reader.adapter(),
+                    own=isinstance(named, str),
                 )
             return self._model
 
@@ -331,9 +340,39 @@ class GenerativeMMRetriever:
         found = _first_of(read_sources(source, items=settings.items, use_text=settings.use_text))
         with self._lock:
             with IndexWriter.open(self.path) as writer:
+                # Nobody else publishes now: the model is and stays the one of this generation.
+                self._refresh()
                 report = stage_and_build(
                     writer, found, self.model, replace=replace, strict=strict, progress=progress
                 )
+            self._refresh()
+        return report
+
+    def train(self, **options: Any) -> TrainingReport:
+        """Fine-tune the model on the index and publish the adapter with it.
+
+        Options are those of `genmm_retriever.training.train_index`. Afterwards this retriever,
+        and every other one over the index, answers with the trained model.
+
+        Raises:
+            InputError: If an option is out of range, or there is nothing to train.
+            ModelError: If the model cannot be trained.
+            IndexLockedError: If another training or a writer is at work.
+
+        Examples:
+            Captions that people wrote beat what the model asks itself::
+
+                with GenerativeMMRetriever.from_index("photos.genmm") as retriever:
+                    report = retriever.train(texts="captions.jsonl", epochs=3)
+                    print(report.before, "->", report.after)
+        """
+        from genmm_retriever.training import train_index
+
+        self._check_open()
+        found = {"model": self._named, "device": self._device, **options}
+        report = train_index(self.path, **found)
+        with self._lock:
+            self._check_open()
             self._refresh()
         return report
 
@@ -363,7 +402,8 @@ class GenerativeMMRetriever:
             settings["item_kind"] = settings.pop("items")
             settings["identifier_kind"] = settings.pop("identifiers")
             counts = self._reader.counts()
-            return {"path": str(self.path), **counts, **settings}
+            trained = {"adapter": self._reader.adapter_digest}
+            return {"path": str(self.path), **counts, **settings, **trained}
 
     def explain(self, query: str | Query, *, k: int = 3) -> str:
         """How the answer came about, as text for people."""
@@ -407,8 +447,9 @@ class GenerativeMMRetriever:
     def _refresh(self) -> None:
         if self._reader.is_stale():
             newer = IndexReader.open(self.path, previous=self._reader)
-            if newer.settings.model_fingerprint != self._reader.settings.model_fingerprint:
-                self._model = None  # built anew with another model, which is checked when loaded
+            if _weights_of(newer) != _weights_of(self._reader):
+                # Built anew with another model, or trained: checked, and adapted, when loaded.
+                self._model = None
             self._reader.close()
             self._reader = newer
             self._asker = None
@@ -451,13 +492,42 @@ def _load(model: MLLM | str, device: str | None) -> MLLM:
     return loaded
 
 
-def _checked_model(model: MLLM, settings: IndexSettings) -> MLLM:
-    if model.fingerprint != settings.model_fingerprint:
+def _weights_of(reader: IndexReader) -> tuple[str, str | None]:
+    return reader.settings.model_fingerprint, reader.adapter_digest
+
+
+def _fitting_model(
+    model: MLLM, settings: IndexSettings, adapter: StoredAdapter | None, *, own: bool
+) -> MLLM:
+    """The model with the weights that an index wants.
+
+    Args:
+        model: With the weights that the index was built with, or already adapted.
+        settings: Of the index.
+        adapter: What the index was trained to, if it was.
+        own: Whether the model is nobody else's and may be changed.
+    """
+    base = settings.model_fingerprint
+    if adapter is not None and model.fingerprint == f"{base}+{adapter.digest}":
+        return model
+    if model.fingerprint != base:
         raise ModelError(
             f"the index was built with other weights than those of {model.name!r}",
             f"name the model it was built with ({settings.model!r}), or build it again",
         )
-    return model
+    if adapter is None:
+        return model
+    from genmm_retriever.models.transformers_mllm import TransformersMLLM
+
+    if not isinstance(model, TransformersMLLM):
+        raise CapabilityError(
+            f"the index was trained, and {type(model).__name__} takes no adapter",
+            f"name the model it was built with ({settings.model!r})",
+        )
+    if own:
+        model.apply_adapter(adapter.folder)
+        return model
+    return model.with_adapter(adapter.folder)
 
 
 def _as_query(

@@ -19,6 +19,7 @@ COMMANDS = [
     "check",
     "search",
     "eval",
+    "train",
     "train builtin",
     "doctor",
 ]
@@ -174,6 +175,44 @@ def test_add_and_delete(genmm, index, words):
     code, out, err = genmm("delete", index, "no such id")
     assert (code, out) == (2, "")
     assert "'no such id'" in err
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_train_says_what_it_did(genmm, monkeypatch, tmp_path, published):
+    training = pytest.importorskip("genmm_retriever.training")
+    figures = training.Figures(2.0, {"1": 30.0, "5": 60.0, "10": 80.0})
+    seen = {}
+
+    def train_index(path, **options):
+        seen.update(options, path=path)
+        return training.TrainingReport(published, 9, 40, 9, 12, 8, 3.0, figures, figures)
+
+    monkeypatch.setattr(training, "train_index", train_index)
+    arguments = ("--texts", "t.jsonl", "--steps", 12, "--refresh", "--device", "cpu")
+    code, out, err = genmm("train", tmp_path, *arguments, "-q")
+    assert code == 0, err
+    assert "R@1 30.0" in out
+    assert ("did not rise" in out) is not published
+    assert (seen["path"], seen["texts"].name, seen["steps"]) == (tmp_path, "t.jsonl", 12)
+    assert (seen["refresh"], seen["force"], seen["device"]) == (True, False, "cpu")
+    # An option may come before the index, and the index may be called builtin.
+    code, out, err = genmm("train", "--force", "./builtin", "--json", "-q")
+    assert code == 0, err
+    assert seen["force"]
+    assert str(seen["path"]) == "builtin"
+    data = json.loads(out)
+    assert data["published"] is published
+    assert data["before"] == {"loss": 2.0, "recall": {"1": 30.0, "5": 60.0, "10": 80.0}}
+
+
+def test_train_names_what_is_wrong(genmm, tmp_path):
+    pytest.importorskip("peft")
+    code, out, err = genmm("train", tmp_path / "nothing")
+    assert (code, out) == (2, "")
+    assert "there is no index" in err
+    assert "genmm train --help" in genmm("train")[2]
+    assert "genmm train builtin --help" in genmm("train", "builtin")[2]
+    assert genmm("train", tmp_path, "--rank", "0")[0] == 2
 
 
 def test_train_hands_its_options_on(genmm, monkeypatch, tmp_path):

@@ -246,7 +246,10 @@ class _Search:
         columns = (query, written, kept.logprob, counts, documents)
         for of, phrase, logprob, count, many in zip(*columns, strict=True):
             if count > 0:
-                expected, seen = self._expected(of, phrase, float(logprob)), self._is_seen(of, phrase)
+                expected, seen = (
+                    self._expected(of, phrase, float(logprob)),
+                    self._is_seen(of, phrase),
+                )
                 self.found[of][phrase] = Clue(phrase, expected, int(count), int(many), seen=seen)
         # A phrase that stands in one passage is written on while it is no whole word.
         stop = (documents <= 1) & (counts > 0) & self.config.stop_unique

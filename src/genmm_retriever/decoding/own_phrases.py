@@ -78,7 +78,9 @@ def windows_of(
             break
         whole = np.where(joined[alive + length + 1], 0, whole_counts(view, ranges, words))
         documents = view.document_frequency(ranges, MOST_DOCUMENTS)
-        for place, count, many in zip(*(a.tolist() for a in (alive, whole, documents)), strict=True):
+        for place, count, many in zip(
+            *(a.tolist() for a in (alive, whole, documents)), strict=True
+        ):
             if count > 0:
                 phrase = tuple(tokens[place : place + length + 1])
                 found[phrase] = OwnPhrase(phrase, count, many)

@@ -41,6 +41,11 @@ _IDENTIFY = (
     "For example, 'A husky pulls a sled over a frozen lake' leads to: "
     "dog snow, husky, sled, frozen lake\n"
 )
+_ASK_FOR = (
+    "Write what somebody would type into a search box who is looking for exactly this picture: "
+    "one line of 4 to 20 words, as people write, that names what tells it apart. "
+    "Answer with that line alone."
+)
 _ANSWER = "Answer with the identifier alone."
 _CLUE = (
     "You find passages in a collection by quoting them: a phrase of four to ten words, exactly as "
@@ -301,6 +306,24 @@ def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
         else:
             joined.append(part)
     return tuple(joined)
+
+
+def pseudo_query_prompt(
+    model: object, *, image: ImagePart | None = None, text: str | None = None
+) -> Prompt:
+    """Asks for what somebody would type who is looking for an item: training needs queries.
+
+    Args:
+        model: Whoever writes; the builtin model writes a caption, which its queries are like.
+        image: The item's picture.
+        text: The passage of an item without a picture.
+
+    Raises:
+        InputError: If the item has neither.
+    """
+    if image is not None and style_of(model) != "builtin":
+        return Prompt((image, TextPart(_ASK_FOR)))
+    return query_given_item_prompt(model, image=image, text=text)
 
 
 def _identify_instruct(words: str) -> Prompt:

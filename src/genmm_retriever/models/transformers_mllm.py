@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,24 @@ class TransformersMLLM:
         self.model.eval()
         self.engine = self._engine()
         self._fingerprint = f"{before}+{digest}"
+
+    def with_adapter(self, path: str | Path) -> TransformersMLLM:
+        """A model of its own with an adapter merged in; this one is left as it is.
+
+        Raises:
+            ModelError: As `apply_adapter`.
+            MissingExtraError: As `apply_adapter`.
+        """
+        other = self.copy()
+        other.apply_adapter(path)
+        return other
+
+    def copy(self) -> TransformersMLLM:
+        """The same model with weights of its own."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model)
+        other.engine = other._engine()
+        return other
 
     def encode_prompt(self, prompt: Prompt) -> dict[str, Tensor]:
         """Model inputs of one prompt; the seam that subclasses override.

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Protocol, cast
 
 import typer
 
-from . import commands_ask, commands_index, commands_other
+from . import commands_ask, commands_index, commands_other, commands_train
 from .console import INTERRUPTED, PROGRAM, fail
 
 app = typer.Typer(
     name=PROGRAM,
+    cls=commands_train.TrainGroup,
     help="Find pictures and texts by the identifiers that a language model writes for them.",
     epilog="Example:  genmm demo",
     no_args_is_help=True,
@@ -44,6 +45,7 @@ def _root(
 commands_other.register_demo(app)
 commands_index.register(app)
 commands_ask.register(app)
+commands_train.register(app)
 commands_other.register(app)
 
 

@@ -150,6 +150,7 @@ def info(
             **kinds,
             "schema_version": SCHEMA_VERSION,
             "generation": reader.generation,
+            "adapter": reader.adapter_digest,
             "bytes": sum(f.stat().st_size for f in index.rglob("*") if f.is_file()),
         }
     finally:

@@ -1,4 +1,4 @@
-"""Commands around an index: demo, train and doctor."""
+"""Commands around an index: demo and doctor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import typer
 
 from .commands_ask import render_hits
 from .console import Console, command, printable
-from .options import Device, Limit
 
 
 def register_demo(app: typer.Typer) -> None:
@@ -19,23 +18,8 @@ def register_demo(app: typer.Typer) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Add train and doctor."""
-    trainers = typer.Typer(
-        help="Train a model's small parts.", no_args_is_help=True, rich_markup_mode=None
-    )
-    app.add_typer(trainers, name="train")
-    command(
-        trainers,
-        "builtin",
-        example="genmm train builtin flickr8k/train.jsonl --output weights --minutes 120",
-    )(train_builtin)
-    # A group of one command would otherwise be taken for the command itself.
-    trainers.callback()(_group)
+    """Add doctor."""
     command(app, "doctor", example="genmm doctor --json")(doctor)
-
-
-def _group() -> None:
-    """Train a model's small parts."""
 
 
 def demo(
@@ -68,43 +52,6 @@ def demo(
         f'Ask more:      genmm search {printable(str(output / "index"))} "a full moon"'
     )
     console.result(data, "\n".join(blocks))
-
-
-def train_builtin(
-    console: Console,
-    source: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCE...", help="JSONL files of captioned images."),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="For weights and model card.")
-    ],
-    questions: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="JSONL of questions about pictures, with answers."),
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Stop after so many minutes.")
-    ] = None,
-    limit: Limit = None,
-    seed: Annotated[int, typer.Option(help="Of the order of examples.")] = 0,
-    device: Device = None,
-) -> None:
-    """Train the builtin model's projector and adapter; an interrupted run goes on."""
-    from ..training.builtin import train
-
-    result = train(
-        list(source),
-        output,
-        questions=questions,
-        minutes=minutes,
-        limit=limit,
-        seed=seed,
-        device=device,
-        progress=console.progress,
-    )
-    data = {"output": str(output), **result}
-    console.result(data, "\n".join(f"{name:<20}{value}" for name, value in data.items()))
 
 
 def doctor(console: Console) -> None:

@@ -9,13 +9,14 @@ the death of its process::
     arrays/000007-trie%2fbase.safetensors  named arrays of a group that generation 7 changed
     features/seg-000007.npy                picture features that generation 7 brought
     blobs/<sha256>                         pictures that were given as bytes
-    adapter/                               a fine-tuned adapter, if there is one
+    adapter/<digest>/                      a trained adapter (PEFT), if there is one
     staging/                               durable work in progress
     writer.lock                            the writer's lock
 """
 
 from __future__ import annotations
 
+from genmm_retriever.corpus.store.adapters import StoredAdapter
 from genmm_retriever.corpus.store.check import check_index
 from genmm_retriever.corpus.store.manifest import SCHEMA_VERSION, is_index_folder
 from genmm_retriever.corpus.store.reader import IndexReader, settings_of
@@ -39,6 +40,7 @@ __all__ = [
     "Problem",
     "Stage",
     "StageReport",
+    "StoredAdapter",
     "check_index",
     "is_index_folder",
     "settings_of",

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from genmm_retriever.corpus.store import files
+from genmm_retriever.corpus.store.adapters import DOCUMENT, adapter_files
 from genmm_retriever.corpus.store.arrays import finish_segment
 from genmm_retriever.corpus.store.checksums import FileEntry, file_entry
 from genmm_retriever.corpus.store.database import ROW_TABLES, TABLES, Tables, connect_readonly
@@ -133,7 +134,9 @@ def _manifest(
         shape = json.loads(database.meta("feature_shape") or "null") if segments else None
     known = staging.manifest.files if staging.manifest is not None else {}
     entries = dict(arrays)
-    for name in (f"{base}/{files.ITEMS_FILE}", *segments):
+    adapter = staging.tables.document(DOCUMENT)
+    adapted = adapter_files(adapter) if adapter else []
+    for name in (f"{base}/{files.ITEMS_FILE}", *segments, *adapted):
         entries[name] = known[name] if name in known else file_entry(folder / name)
     return Manifest(generation, staging.settings, counts, tuple(shape) if shape else None, entries)
 
@@ -150,9 +153,10 @@ def _collect_garbage(staging: Staging, old: Manifest | None) -> None:
     keep = set(new.files) | set(old.files if old else ())
     keep |= {name for (name,) in staging.tables.run("SELECT DISTINCT segment FROM features")}
     keep |= {files.generation_folder(m.generation) for m in (new, old) if m}
+    keep |= {name.rpartition("/")[0] for name in keep if name.startswith(f"{files.ADAPTER}/")}
     if (folder / files.BLOBS).is_dir():
         keep |= {f"{files.BLOBS}/{name}" for name in _used_blobs(staging, old)}
-    for kind in (files.GENERATIONS, files.ARRAYS, files.FEATURES, files.BLOBS):
+    for kind in (files.GENERATIONS, files.ARRAYS, files.FEATURES, files.BLOBS, files.ADAPTER):
         with contextlib.suppress(OSError):
             for path in (folder / kind).iterdir():
                 if f"{kind}/{path.name}" not in keep:

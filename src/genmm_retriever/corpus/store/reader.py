@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from genmm_retriever.corpus.store import files
+from genmm_retriever.corpus.store.adapters import StoredAdapter, adapter_among, adapter_files
 from genmm_retriever.corpus.store.arrays import (
     gather,
     map_container,
@@ -24,7 +25,7 @@ from genmm_retriever.corpus.store.checksums import FileEntry
 from genmm_retriever.corpus.store.database import Tables, connect_readonly
 from genmm_retriever.corpus.store.groups import array_files
 from genmm_retriever.corpus.store.manifest import Manifest
-from genmm_retriever.corpus.store.records import Description, IndexSettings
+from genmm_retriever.corpus.store.records import Description, IdentifierRecord, IndexSettings
 from genmm_retriever.errors import IndexDamagedError, InputError
 from genmm_retriever.schema import Item, Kind, Scalar
 
@@ -146,6 +147,22 @@ class IndexReader:
         """Numbers of `items`, `images`, `texts` and `identifiers`."""
         return dict(self._manifest.counts)
 
+    @property
+    def adapter_digest(self) -> str | None:
+        """What names the trained adapter, or None if there is none; see `adapter`."""
+        return adapter_among(self._manifest.files)
+
+    def adapter(self) -> StoredAdapter | None:
+        """The trained adapter that belongs to the index's model, verified; None if there is none.
+
+        The unconditional log-probabilities of the identifiers are those of the model with it.
+        """
+        digest = self.adapter_digest
+        if digest is None:
+            return None
+        paths = [self._manifest.verify(self.path, name) for name in adapter_files(digest)]
+        return StoredAdapter(paths[0].parent, digest)
+
     def is_stale(self) -> bool:
         """Whether another generation has been published since; costs one `stat`."""
         return Manifest.stat(self.path) not in (self._manifest.stamp, (0, 0, 0))
@@ -241,6 +258,11 @@ class IndexReader:
             for record in tables.identifiers(rows):
                 found[record.row].append(record.text)
         return [found[int(row)] for row in rows]
+
+    def identifiers(self, rows: Sequence[int]) -> list[IdentifierRecord]:
+        """Identifiers of rows, those of a row together, rows ascending."""
+        with self._reading() as tables:
+            return tables.identifiers(rows)
 
     def skipped(self) -> list[tuple[str, str]]:
         """Ids and reasons of what the build left out."""

@@ -126,6 +126,7 @@ class Staging:
             self.set_meta("fresh", 0)
             tables.run(_MARK_PUBLISHED)
             tables.run("DELETE FROM staged_arrays")
+            tables.run("DELETE FROM meta WHERE key='provisional'")
             self.set_meta("changes", -1)
         shutil.rmtree(self.folder / files.STAGED_ARRAYS, ignore_errors=True)
 
@@ -235,10 +236,12 @@ def _reconciled(staging: Staging, lock: WriterLock) -> Staging:
     if staging.tables.run("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise staging.tables.damaged("SQLite finds its structure broken")
     current = manifest.generation if manifest else 0
-    if current == staging.base:
+    provisional = manifest is not None and staging.tables.meta("provisional") == "1"
+    if current == staging.base and not provisional:
         return staging
     publishing = json.loads(staging.tables.meta("publishing") or "[0, null]")
     if current == staging.base + 1 == publishing[0]:
+        # The process died behind the rename.
         staging.settle(current, publishing[1])
         return staging
     staging.tables.connection.close()

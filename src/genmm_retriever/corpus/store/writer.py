@@ -10,6 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from genmm_retriever.corpus.store.adapters import (
+    DOCUMENT,
+    StoredAdapter,
+    adapter_files,
+    keep_adapter,
+)
+from genmm_retriever.corpus.store.checksums import verify_file
 from genmm_retriever.corpus.store.database import (
     checksum,
     chunks,
@@ -314,6 +321,40 @@ class IndexWriter:
         """A JSON document as the next generation will have it, or None."""
         with self._staging.errors():
             return self._staging.tables.document(name)
+
+    def put_adapter(self, folder: Path) -> str:
+        """Publish a PEFT folder with the next generation; it stays until put again.
+
+        Identifiers are scored with the adapted model, so whoever puts one scores them all anew
+        and calls `provisional` before.
+
+        Returns:
+            What names it; see `StoredAdapter`.
+        """
+        with self._staging.errors():
+            digest = keep_adapter(self.path, folder)
+        self.put_json(DOCUMENT, digest)
+        return digest
+
+    def adapter(self) -> StoredAdapter | None:
+        """The adapter that the next generation will have, verified as far as it is published."""
+        digest = self.json(DOCUMENT)
+        if digest is None:
+            return None
+        known = self._staging.manifest.files if self._staging.manifest is not None else {}
+        for name in adapter_files(digest):
+            if name in known:
+                verify_file(self.path / name, known[name])
+        return StoredAdapter((self.path / adapter_files(digest)[0]).parent, digest)
+
+    def provisional(self) -> None:
+        """Have what is staged, now and from here on, count only if this writer publishes it.
+
+        Otherwise the next writer begins with what is published. For changes that are wrong by
+        halves, such as scores of one model beside those of another.
+        """
+        with self._staging.transaction():
+            self._staging.set_meta("provisional", 1)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Drop items, also from what is staged; readers see it after `publish`.

@@ -1,0 +1,150 @@
+"""Commands that train: an index's model, or the builtin model's shipped parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import Console, command, printable
+from .options import Device, IndexPath, Limit
+
+if TYPE_CHECKING:
+    from ..training import TrainingReport
+
+BUILTIN = "train builtin"
+"""One name with a blank in it, beside `train`: see `TrainGroup`."""
+
+
+class TrainGroup(typer.core.TyperGroup):
+    """Commands of which `train INDEX` and `train builtin SOURCE...` are two.
+
+    `builtin` is the name of the second, not of an index; an index of that name is `./builtin`.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the words name, and the words that are left."""
+        if " ".join(args[:2]) == BUILTIN:
+            args = [BUILTIN, *args[2:]]
+        return super().resolve_command(ctx, args)
+
+
+def register(app: typer.Typer) -> None:
+    """Add both."""
+    command(app, "train", example="genmm train photos.genmm --texts captions.jsonl")(train)
+    command(
+        app,
+        BUILTIN,
+        example="genmm train builtin flickr8k/train.jsonl --output weights --minutes 120",
+    )(train_builtin)
+
+
+def train(
+    console: Console,
+    index: IndexPath,
+    texts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSONL of captions or queries that people wrote."),
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(min=0.01, help="Passes over all pairs; 3, or 2 up to 100 items.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Stop after so many minutes of training.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="So many steps of 16 prompts instead of epochs.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Its peak; 1e-4, or 5e-4 for a small model.")
+    ] = None,
+    rank: Annotated[int, typer.Option(min=1, help="Of the LoRA matrices.")] = 16,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Go on with what was added since the last training.")
+    ] = False,
+    replay: Annotated[
+        float, typer.Option(min=0.0, help="Old pairs for each new one with --refresh.")
+    ] = 1.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Publish even if held-out recall did not rise.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of all choices.")] = 0,
+    device: Device = None,
+) -> None:
+    """Train the index's model on the index; an interrupted training goes on.
+
+    The builtin model's own parts are trained by: genmm train builtin SOURCE... --output DIR
+    """
+    from ..training import train_index
+
+    report = train_index(
+        index,
+        texts=texts,
+        epochs=epochs,
+        minutes=minutes,
+        steps=steps,
+        learning_rate=learning_rate,
+        rank=rank,
+        refresh=refresh,
+        replay=replay,
+        force=force,
+        seed=seed,
+        device=device,
+        progress=console.progress,
+    )
+    console.result({"index": str(index), **report.to_json()}, _told(index, report))
+
+
+def _told(index: Path, report: TrainingReport) -> str:
+    lines = [
+        f"before   {report.before}",
+        f"after    {report.after}",
+        f"{report.held_out} held-out queries; {report.pairs} pairs an epoch, {report.steps} steps, "
+        f"the best after {report.best_step}; {report.seconds:.0f} s",
+    ]
+    if report.published:
+        lines.append(f"{printable(str(index))} answers with the trained model now")
+    else:
+        lines.append(
+            "held-out recall did not rise, so nothing was published; --texts with queries that "
+            "people wrote may help, --force publishes all the same"
+        )
+    return "\n".join(lines)
+
+
+def train_builtin(
+    console: Console,
+    source: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="JSONL files of captioned images."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="For weights and model card.")
+    ],
+    questions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSONL of questions about pictures, with answers."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Stop after so many minutes.")
+    ] = None,
+    limit: Limit = None,
+    seed: Annotated[int, typer.Option(help="Of the order of examples.")] = 0,
+    device: Device = None,
+) -> None:
+    """Train the builtin model's projector and adapter; an interrupted run goes on."""
+    from ..training.builtin import train
+
+    result = train(
+        list(source),
+        output,
+        questions=questions,
+        minutes=minutes,
+        limit=limit,
+        seed=seed,
+        device=device,
+        progress=console.progress,
+    )
+    data = {"output": str(output), **result}
+    console.result(data, "\n".join(f"{name:<20}{value}" for name, value in data.items()))

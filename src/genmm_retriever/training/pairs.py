@@ -1,0 +1,101 @@
+"""The pairs of an index: from its captions, from pseudo-queries, from human texts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from genmm_retriever.errors import InputError
+from genmm_retriever.training.corpus import Corpus
+from genmm_retriever.training.lessons import Pair, Pairs
+from genmm_retriever.training.queries import QueryBook
+from genmm_retriever.training.texts import HumanQuery
+
+MOST_HELD = 200
+SMALL = 100
+"""Items up to which a corpus is trained on in minutes."""
+_TINY = 12
+_HUMAN_HELD = 0.1
+
+
+def queries_per_item(items: int) -> int:
+    """Pseudo-queries to be written for an item: more where there are few items.
+
+    Examples:
+        >>> [queries_per_item(n) for n in (29, 1000, 100_000)]
+        [5, 4, 3]
+    """
+    return 5 if items <= SMALL else 4 if items <= 10_000 else 3
+
+
+def make_pairs(
+    corpus: Corpus,
+    book: QueryBook,
+    human: Sequence[HumanQuery],
+    *,
+    seed: int,
+    old_rows: Iterable[int] = (),
+) -> Pairs:
+    """All pairs, some of the queries held out.
+
+    Of the pseudo-queries the first of some items are held out (two each of up to 12 items,
+    one each of 200 at most), of ten and more human texts a tenth; never one whose very words
+    are learnt from elsewhere. Every item is learnt: a generative model cannot name what it
+    has not seen.
+
+    Args:
+        corpus: The index.
+        book: Pseudo-queries.
+        human: Human texts.
+        seed: Of what is held out.
+        old_rows: Items that an earlier training knew; their pairs are replayed.
+
+    Raises:
+        InputError: If nothing could be held out.
+    """
+    rng = random.Random(f"{seed}-held")
+    old = set(old_rows)
+    pairs = Pairs()
+    each = 2 if len(corpus.rows) <= _TINY else 1
+    examined = _examined(corpus.rows, old, rng)
+    for row in corpus.rows:
+        written = book[corpus.marks[row]]
+        own = written[:each] if row in examined else []
+        pairs.held += [Pair(text, None, (row,)) for text in own]
+        pairs.said[row] = written[len(own) :]
+        learnt = dict.fromkeys([*pairs.said[row], *corpus.words[row], *corpus.objects[row]])
+        target = pairs.old if row in old else pairs.new
+        target += [Pair(text, None, (row,)) for text in learnt if text not in own]
+    _add_human(pairs, human, old, rng)
+    if not pairs.held:
+        raise InputError(
+            "the model wrote no usable query, so nothing can be held out",
+            "give queries of your own: --texts FILE",
+        )
+    return pairs
+
+
+def _examined(rows: Sequence[int], old: set[int], rng: random.Random) -> set[int]:
+    """The items whose queries are held out; half of them new where some are old."""
+    new = [row for row in rows if row not in old]
+    known = [row for row in rows if row in old]
+    some = rng.sample(new, min(len(new), MOST_HELD if not known else MOST_HELD // 2))
+    return {*some, *rng.sample(known, min(len(known), MOST_HELD - len(some)))}
+
+
+def _add_human(
+    pairs: Pairs, human: Sequence[HumanQuery], old: set[int], rng: random.Random
+) -> None:
+    held = min(MOST_HELD, int(len(human) * _HUMAN_HELD)) if len(human) >= 10 else 0
+    chosen = set(rng.sample(range(len(human)), held))
+    kept_back = {human[i].text for i in chosen} - {None}
+    for i, query in enumerate(human):
+        pair = Pair(query.text, query.image, query.rows)
+        if i in chosen:
+            pairs.held.append(pair)
+        elif query.text is None or query.text not in kept_back:
+            target = pairs.old if old.issuperset(query.rows) else pairs.new
+            target.append(pair)
+            if query.text is not None and query.image is None:
+                for row in query.rows:
+                    pairs.said.setdefault(row, []).append(query.text)

@@ -1,0 +1,364 @@
+"""`genmm train INDEX`: from an index to a model that has learnt its identifiers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from genmm_retriever.corpus.store import IndexReader
+from genmm_retriever.corpus.store.lock import WriterLock
+from genmm_retriever.errors import CapabilityError, InputError, ModelError
+from genmm_retriever.models.base import MLLM
+from genmm_retriever.models.loading import load_model
+from genmm_retriever.models.transformers_mllm import TransformersMLLM
+from genmm_retriever.training.corpus import Corpus
+from genmm_retriever.training.exam import Exam, Figures
+from genmm_retriever.training.lessons import Curriculum, Pairs
+from genmm_retriever.training.loop import Progress, Schedule, run
+from genmm_retriever.training.lora import Adapted
+from genmm_retriever.training.pairs import SMALL, make_pairs, queries_per_item
+from genmm_retriever.training.publishing import DOCUMENT, publish_adapter
+from genmm_retriever.training.queries import QueryBook, write_queries
+from genmm_retriever.training.texts import HumanQuery, read_texts
+
+FOLDER = "training"
+_EXAMINATIONS = 3
+_FEW_STEPS = 200
+_SMALL_MODEL = 1_000_000_000
+"""Weights below which a model takes larger steps."""
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training did.
+
+    Args:
+        published: Whether the index has the new adapter now.
+        items: Items of the index.
+        pairs: Pairs of a query and its identifiers that were learnt from.
+        held_out: Queries that were examined and never learnt from.
+        steps: Optimiser steps done.
+        best_step: The step whose weights were kept.
+        seconds: Of this call.
+        before: Figures of the model as it was.
+        after: Figures of the trained model, as it would be served.
+        adapter: What names the new adapter, or None.
+    """
+
+    published: bool
+    items: int
+    pairs: int
+    held_out: int
+    steps: int
+    best_step: int
+    seconds: float
+    before: Figures
+    after: Figures
+    adapter: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `genmm train --json` prints it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train; see `train_index`.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    epochs: float | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    learning_rate: float | None = None
+    rank: int = 16
+    refresh: bool = False
+    replay: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "minutes", "steps", "learning_rate", "rank"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} is {value!r}", "give a number above 0")
+        if not 0 <= self.replay < math.inf:
+            raise InputError(f"replay is {self.replay!r}", "give a number of at least 0")
+
+
+def train_index(
+    path: str | os.PathLike[str],
+    *,
+    model: MLLM | str | None = None,
+    texts: str | os.PathLike[str] | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    rank: int = 16,
+    refresh: bool = False,
+    replay: float = 1.0,
+    force: bool = False,
+    device: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    interrupt: Callable[[int], None] | None = None,
+) -> TrainingReport:
+    """Fine-tune an index's model on the index itself, and publish the adapter with it.
+
+    Queries are written by the model from each picture or passage and lead to the item's
+    identifiers, beside the stored captions and the texts that people wrote; LoRA layers in the
+    language model learn that (SemCORE, arXiv 2504.13172). Identifiers stay as they are, so
+    items added later need no training. A call that was interrupted goes on where it was when
+    it is made again; everything in progress lies in the index's folder `training`.
+
+    Args:
+        path: A finished index of identifiers.
+        model: The model that the index was built with, or its name; None for the index's own.
+            A model object is copied and stays as it is.
+        texts: JSONL of captioned images or of queries about items of the index.
+        epochs: Passes over the pairs; None for 3, or 2 for a corpus of up to 100 items.
+        minutes: Stop after so many minutes of training.
+        steps: Steps instead of epochs; a step shows 16 prompts.
+        learning_rate: Its peak; None for 1e-4, or 5e-4 below a billion weights.
+        rank: Of the LoRA matrices; alpha is twice as much.
+        refresh: Go on from the present adapter with what was added since, replaying old pairs.
+        replay: Old pairs for each new one, with `refresh`.
+        force: Publish even if the recall on held-out queries did not rise.
+        device: Such as `"cuda:0"`; by default a GPU if there is one.
+        seed: Of all choices.
+        progress: Show bars on stderr.
+        interrupt: Called with each step's number before it; what it raises ends the training
+            as Ctrl-C does.
+
+    Raises:
+        IndexNotFoundError: If there is no finished index at `path`.
+        InputError: If an option is out of range, or there is nothing to train.
+        SourceError: If `texts` cannot be read; the line is named.
+        ModelError: If the model is not the index's, or cannot be trained.
+        IndexLockedError: If another training or a writer is at work.
+        MissingExtraError: If `peft` is not installed.
+
+    Examples:
+        A corpus of photographs with captions that people wrote::
+
+            from genmm_retriever.training import train_index
+
+            report = train_index("photos.genmm", texts="captions.jsonl")
+            print(report.before, "->", report.after)
+    """
+    options = TrainingOptions(epochs, minutes, steps, learning_rate, rank, refresh, replay, seed)
+    begun = time.perf_counter()
+    folder = Path(path).absolute()
+    with IndexReader.open(folder) as reader:
+        if reader.settings.identifiers == "clue":
+            raise InputError(
+                f"{str(path)!r} is an index of clues, which has no identifiers to learn",
+                "build it with --identifiers structured to train it",
+            )
+        work = folder / FOLDER
+        work.mkdir(exist_ok=True)
+        lock = WriterLock(work)
+        try:
+            human = [] if texts is None else read_texts(Path(texts), reader.row)
+            training = _Training(reader, _base_model(reader, model, device), work, options)
+            training.prepare(human, progress)
+            return training.run(force=force, begun=begun, progress=progress, interrupt=interrupt)
+        finally:
+            lock.release()
+
+
+def _base_model(reader: IndexReader, model: MLLM | str | None, device: str | None) -> Any:
+    """The model that the index was built with, free to be changed."""
+    named = model or reader.settings.model
+    found = load_model(named, device=device) if isinstance(named, str) else named
+    if not isinstance(found, TransformersMLLM):
+        raise CapabilityError(
+            f"{type(found).__name__} cannot be trained", "give a model that runs here"
+        )
+    if found.fingerprint != reader.settings.model_fingerprint:
+        raise ModelError(
+            f"the index was built with other weights than those of {found.name!r}",
+            f"name the model it was built with ({reader.settings.model!r}), without an adapter",
+        )
+    return found if isinstance(named, str) else found.copy()
+
+
+class _Training:
+    """One training of one index."""
+
+    def __init__(
+        self, reader: IndexReader, mllm: TransformersMLLM, work: Path, options: TrainingOptions
+    ) -> None:
+        self.reader, self.mllm, self.work, self.options = reader, mllm, work, options
+        self.corpus = Corpus(reader)
+        self.present = reader.adapter()
+        self.pairs = Pairs()
+        if options.refresh and self.present is None:
+            raise InputError(
+                f"{str(reader.path)!r} was never trained, so there is nothing to refresh",
+                "train it without --refresh",
+            )
+
+    def _old_rows(self) -> list[int]:
+        if not self.options.refresh:
+            return []
+        trained = self.reader.json(DOCUMENT)["next_row"]
+        return [row for row in self.corpus.rows if row < trained]
+
+    def prepare(self, human: list[HumanQuery], progress: bool) -> None:
+        """Write what pseudo-queries are missing, and make the pairs."""
+        old = self._old_rows()
+        rows = self.corpus.rows
+        if self.options.refresh and len(old) == len(rows) and not human:
+            raise InputError(
+                "nothing was added to the index since it was trained", "train without --refresh"
+            )
+        book = QueryBook(self.work / "queries.jsonl")
+        missing = [row for row in rows if self.corpus.marks[row] not in book]
+        with tqdm(
+            total=len(missing), desc="writing queries", disable=not progress or not missing
+        ) as bar:
+            write_queries(
+                book,
+                self.mllm,
+                missing,
+                self.corpus,
+                per_item=queries_per_item(len(rows)),
+                seed=self.options.seed,
+                bar=bar,
+            )
+        self.pairs = make_pairs(self.corpus, book, human, seed=self.options.seed, old_rows=old)
+
+    def run(
+        self,
+        *,
+        force: bool,
+        begun: float,
+        progress: bool,
+        interrupt: Callable[[int], None] | None,
+    ) -> TrainingReport:
+        """Train, compare and publish."""
+        options, state = self.options, self.work / "state"
+        curriculum = Curriculum(
+            self.corpus, self.pairs, self.mllm, seed=options.seed, replay=options.replay
+        )
+        exam = Exam(self.corpus, self.pairs.held, seed=options.seed)
+        schedule = self._schedule(curriculum)
+        key = self._key(schedule)
+        before = self._before(exam, key)
+        adapted = Adapted(
+            self.mllm,
+            rank=options.rank,
+            alpha=2 * options.rank,
+            seed=options.seed,
+            start=self.present.folder if options.refresh and self.present else None,
+        )
+        try:
+            done = run(
+                adapted, curriculum, exam, schedule, state,
+                key=key, progress=progress, interrupt=interrupt,
+            )  # fmt: skip
+        finally:
+            adapted.remove()
+        self.mllm.apply_adapter(state / "best")
+        after = exam.sit(self.mllm)
+        published = force or after.mean_recall > before.mean_recall
+        digest = None
+        if published:
+            digest = self.mllm.fingerprint.rpartition("+")[2]
+            self._publish(done, before, after, progress)
+        assert done.best is not None
+        return TrainingReport(
+            published=published,
+            items=len(self.corpus.rows),
+            pairs=curriculum.epoch_pairs,
+            held_out=len(self.pairs.held),
+            steps=done.step,
+            best_step=done.best,
+            seconds=time.perf_counter() - begun,
+            before=before,
+            after=after,
+            adapter=digest,
+        )
+
+    def _schedule(self, curriculum: Curriculum) -> Schedule:
+        options = self.options
+        small = len(self.corpus.rows) <= SMALL
+        epochs = options.epochs or (2.0 if small else 3.0)
+        steps = options.steps or max(1, round(epochs * curriculum.epoch_steps))
+        weights = sum(value.numel() for value in self.mllm.model.parameters())
+        rate = options.learning_rate or (5e-4 if weights < _SMALL_MODEL else 1e-4)
+        every = max(1, -(-steps // _EXAMINATIONS))
+        # Searching costs more than so few steps: a training of minutes would mostly examine.
+        search = not small or steps > _FEW_STEPS
+        return Schedule(steps, rate, every, search=search, minutes=options.minutes)
+
+    def _key(self, schedule: Schedule) -> str:
+        """What the run is a function of: weights, pairs, identifiers, options."""
+        options = self.options
+        digest = hashlib.sha256()
+        for part in (
+            self.reader.settings.model_fingerprint,
+            self.present.digest if self.present and options.refresh else None,
+            [schedule.steps, schedule.learning_rate, schedule.minutes, options.rank],
+            [options.seed, options.replay],
+            [[p.text, str(p.image), p.rows] for p in (*self.pairs.new, *self.pairs.held)],
+            [[p.text, str(p.image), p.rows] for p in self.pairs.old],
+            sorted(self.corpus.answers.items()),
+        ):
+            digest.update(json.dumps(part).encode())
+        return digest.hexdigest()
+
+    def _before(self, exam: Exam, key: str) -> Figures:
+        """Figures of the model as it is served now; measured once a run."""
+        served = "" if self.present is None else self.present.digest
+        path = self.work / "before.json"
+        if path.is_file():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["key"] == f"{key}-{served}":
+                return Figures(**kept["figures"])
+        if self.present is None:
+            found = exam.sit(self.mllm)
+        else:
+            adapted = Adapted(self.mllm, start=self.present.folder)
+            try:
+                found = exam.sit(self.mllm)
+            finally:
+                adapted.remove()
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(
+            json.dumps({"key": f"{key}-{served}", "figures": found.to_json()}), encoding="utf-8"
+        )
+        temporary.replace(path)
+        return found
+
+    def _publish(self, done: Progress, before: Figures, after: Figures, progress: bool) -> None:
+        record = {
+            "next_row": max(self.corpus.rows) + 1,
+            "steps": done.best,
+            "held_out": len(self.pairs.held),
+            "before": before.to_json(),
+            "after": after.to_json(),
+        }
+        publish_adapter(
+            self.reader.path,
+            self.mllm,
+            self.work / "state" / "best",
+            record,
+            before=None if self.present is None else self.present.digest,
+            progress=progress,
+        )
+        shutil.rmtree(self.work / "state", ignore_errors=True)
+        (self.work / "before.json").unlink(missing_ok=True)
