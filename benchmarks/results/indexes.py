@@ -145,7 +145,9 @@ def _fitted(
     """The scheme with the recipe's own sizes; None where the builder's defaults are meant."""
     texts = [[one.text for one in own] for own in descriptions]
     if recipe.identifiers == "structured" and recipe.clusters is None and knows_topics(model):
-        return StructuredIdentifiers.over_topics(encoder, lexical_length=recipe.lexical_length)
+        return StructuredIdentifiers.over_topics(
+            encoder, texts, lexical_length=recipe.lexical_length
+        )
     if recipe.identifiers == "structured":
         return StructuredIdentifiers.fit(
             texts,

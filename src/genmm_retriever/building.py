@@ -272,7 +272,7 @@ class Builder:
             return kind.from_state(kept, state["state"], encoder)
         scheme: Identifiers
         if kind is StructuredIdentifiers and knows_topics(self.model):
-            scheme = StructuredIdentifiers.over_topics(encoder)
+            scheme = StructuredIdentifiers.over_topics(encoder, descriptions)
         else:
             scheme = kind.fit(descriptions, encoder, seed=self.writer.settings.seed)
         keep_scheme(self.writer, scheme)

@@ -6,6 +6,7 @@ the words that the cluster's name says already.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,11 +28,13 @@ from genmm_retriever.identifiers.clusters import (
     nearest,
 )
 from genmm_retriever.identifiers.keywords import content_words, extract_keywords
+from genmm_retriever.identifiers.synonyms import Synonyms
 from genmm_retriever.models.sentences import SentenceEncoder, Vectors
 
 _EXTRA_KEYWORDS = 2
 _SPARE_KEYWORDS = 4
 _BLOCK = 20_000
+_SYNONYM_TEXTS = 20_000
 
 
 class StructuredIdentifiers:
@@ -46,6 +49,7 @@ class StructuredIdentifiers:
         lexical_length: Keywords an identifier; collisions are told apart by up to two more
             and then by a number.
         seed: That the clusters were made with.
+        synonyms: One form for keywords that mean the same; None for all as they are.
 
     References:
         "SemCORE", arXiv 2504.13172.
@@ -68,7 +72,9 @@ class StructuredIdentifiers:
         *,
         lexical_length: int = 4,
         seed: int = 0,
+        synonyms: Synonyms | None = None,
     ) -> None:
+        self.synonyms = synonyms or Synonyms({})
         self.centres = centres
         self.names = list(names)
         self.lexical_length = lexical_length
@@ -107,8 +113,14 @@ class StructuredIdentifiers:
         vectors = encoder.encode(texts)
         centres, labels = kmeans(vectors, clusters or cluster_count(len(descriptions)), seed=seed)
         holder = EncoderHolder(encoder.name, vectors.shape[1], encoder)
-        names = cluster_names(texts, labels)
-        return cls(centres, names, holder, lexical_length=lexical_length, seed=seed)
+        return cls(
+            centres,
+            cluster_names(texts, labels),
+            holder,
+            lexical_length=lexical_length,
+            seed=seed,
+            synonyms=_synonyms(texts, encoder, vectors),
+        )
 
     @property
     def needs_topics(self) -> bool:
@@ -117,12 +129,23 @@ class StructuredIdentifiers:
 
     @classmethod
     def over_topics(
-        cls, encoder: SentenceEncoder, *, lexical_length: int = 4
+        cls,
+        encoder: SentenceEncoder,
+        descriptions: Sequence[Sequence[str]] = (),
+        *,
+        lexical_length: int = 4,
     ) -> StructuredIdentifiers:
-        """Identifiers whose global part is given with the items, by a model that knows topics."""
+        """Identifiers whose global part is given with the items, by a model that knows topics.
+
+        Args:
+            encoder: Gives the vectors of descriptions.
+            descriptions: Of the first items; synonyms are found among their keywords.
+            lexical_length: Keywords an identifier.
+        """
         nothing = np.zeros((0, encoder.encode([""]).shape[1]), np.float32)
         holder = EncoderHolder(encoder.name, nothing.shape[1], encoder)
-        return cls(nothing, (), holder, lexical_length=lexical_length)
+        synonyms = _synonyms(flatten(descriptions)[0], encoder)
+        return cls(nothing, (), holder, lexical_length=lexical_length, synonyms=synonyms)
 
     def assign(
         self,
@@ -168,11 +191,11 @@ class StructuredIdentifiers:
         if names is None:
             names = [self.names[label] for label in nearest(vectors, self.centres).tolist()]
         return [
-            (name, self._lexical(found or content_words(text), name)[:wanted])
+            (name, self._lexical(self.synonyms.apply(found or content_words(text)), name)[:wanted])
             for text, found, name in zip(texts, keywords, names, strict=True)
         ]
 
-    def _lexical(self, keywords: list[str], name: str) -> list[str]:
+    def _lexical(self, keywords: Sequence[str], name: str) -> list[str]:
         """Keywords without words that the cluster's name or an earlier keyword says."""
         said = {base_form(word) for word in name.split()}
         kept: list[str] = []
@@ -194,6 +217,7 @@ class StructuredIdentifiers:
             "lexical_length": self.lexical_length,
             "seed": self.seed,
             "encoder": self._encoder.name,
+            "synonyms": self.synonyms.to_state(),
         }
         return {"centres": self.centres}, state
 
@@ -225,7 +249,24 @@ class StructuredIdentifiers:
             holder,
             lexical_length=state["lexical_length"],
             seed=state["seed"],
+            synonyms=Synonyms.from_state(state.get("synonyms")),
         )
+
+
+def _synonyms(
+    texts: Sequence[str], encoder: SentenceEncoder, vectors: Vectors | None = None
+) -> Synonyms:
+    """Those among the keywords of a sample of the texts."""
+    chosen = np.arange(len(texts))
+    if len(texts) > _SYNONYM_TEXTS:
+        chosen = np.random.default_rng(0).choice(len(texts), _SYNONYM_TEXTS, replace=False)
+    keywords = extract_keywords(
+        [texts[i] for i in chosen],
+        encoder,
+        n=_EXTRA_KEYWORDS + _SPARE_KEYWORDS,
+        vectors=None if vectors is None else vectors[chosen],
+    )
+    return Synonyms.fit(Counter(keyword for some in keywords for keyword in some), encoder)
 
 
 def _in_turn(
