@@ -261,7 +261,7 @@ def _synonyms(
     if len(texts) > _SYNONYM_TEXTS:
         chosen = np.random.default_rng(0).choice(len(texts), _SYNONYM_TEXTS, replace=False)
     keywords = extract_keywords(
-        [texts[i] for i in chosen],
+        [texts[i] for i in chosen.tolist()],
         encoder,
         n=_EXTRA_KEYWORDS + _SPARE_KEYWORDS,
         vectors=None if vectors is None else vectors[chosen],
