@@ -13,7 +13,7 @@ from genmm_retriever.models.fingerprints import fingerprint_of_file
 from genmm_retriever.training import loop, publishing, train, train_index
 from genmm_retriever.training.exam import null_logprobs
 
-FAST = {"steps": 24, "learning_rate": 1e-2, "progress": False}
+FAST = {"steps": 40, "learning_rate": 1e-2, "progress": False}
 SHORT = {"steps": 6, "learning_rate": 1e-2, "progress": False, "force": True}
 
 
@@ -46,16 +46,16 @@ def trie_arrays(path):
         return {n: a.tolist() for n, a in reader.arrays_under("trie/").items()}
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3-vl"])
-def test_a_model_learns_its_index_and_is_served_with_it(build, make_index, asked, kind):
+@pytest.mark.parametrize(("kind", "own"), [("llama", 4), ("qwen3-vl", 2)])
+def test_a_model_learns_its_index_and_is_served_with_it(build, make_index, kind, own):
     model = build(kind)
     path = make_index(model)
-    before, old = found_first(path, model), identifiers(path)
-    report = train_index(path, model=model, texts=asked, **FAST)
-    assert report.after.loss < 0.7 * report.before.loss
+    old = identifiers(path)
+    report = train_index(path, model=model, **FAST)
+    assert report.after.loss < 0.5 * report.before.loss
     assert report.after.mean_recall > report.before.mean_recall
     assert report.published
-    assert found_first(path, model) > before
+    assert found_first(path, model) >= own
     # The model that was given is as it was; the index brings the adapter.
     assert not any("lora" in name for name, _ in model.model.named_parameters())
     with opened(path, model) as retriever:
