@@ -25,8 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     given = parser.parse_args(arguments)
-    given.cache, given.wordnet = (
-        path and path.expanduser().resolve() for path in (given.cache, given.wordnet)
+    given.cache, given.wordnet, given.knowledge = (
+        path and path.expanduser().resolve()
+        for path in (given.cache, given.wordnet, given.knowledge)
     )
     if given.table:
         print(table(read_results(given.table)))
@@ -75,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for corpora and peers' indexes (GENMM_BENCH_CACHE)",
     )
     parser.add_argument("--wordnet", type=Path, metavar="FILE", help="WordNet passages.jsonl")
+    parser.add_argument(
+        "--knowledge", type=Path, metavar="DIR", help="queries.jsonl and passages.jsonl"
+    )
     return parser
 
 
@@ -83,7 +87,9 @@ def _one(given: argparse.Namespace) -> int:
 
     if given.threads:
         _limit_threads(given.threads)
-    options = Options(given.quick, given.cache, given.wordnet, given.model, given.seed)
+    options = Options(
+        given.quick, given.cache, given.wordnet, given.model, given.seed, given.knowledge
+    )
     with _libraries_on_stderr():
         result = result_of(BENCHMARKS[given.name], options, " ".join(_shown(given, given.name)))
     _write(result, given.json)
@@ -149,6 +155,8 @@ def _command(given: argparse.Namespace, name: str) -> list[str]:
         command += ["--seed", str(given.seed)]
     if given.wordnet:
         command += ["--wordnet", str(given.wordnet)]
+    if given.knowledge:
+        command += ["--knowledge", str(given.knowledge)]
     return [*command, "--cache", str(given.cache)]
 
 
@@ -157,6 +165,8 @@ def _shown(given: argparse.Namespace, name: str) -> list[str]:
     shown = _command(given, name)[:-2]
     if given.wordnet:
         shown[shown.index("--wordnet") + 1] = "/".join(given.wordnet.parts[-2:])
+    if given.knowledge:
+        shown[shown.index("--knowledge") + 1] = given.knowledge.name
     return shown
 
 

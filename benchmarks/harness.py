@@ -25,6 +25,7 @@ _PACKAGES = (
     "pydivsufsort",
     "tokengrams",
     "infini-gram",
+    "bm25s",
 )
 _COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
 
@@ -43,6 +44,7 @@ class Options:
         wordnet: `passages.jsonl` of the WordNet knowledge base, or None.
         model: The model to decode with.
         seed: Of everything random.
+        knowledge: Folder of the knowledge task, or None.
     """
 
     quick: bool = False
@@ -50,6 +52,7 @@ class Options:
     wordnet: Path | None = None
     model: str = "builtin"
     seed: int = 0
+    knowledge: Path | None = None
 
     def pick(self, full: int, quick: int) -> int:
         """A size."""

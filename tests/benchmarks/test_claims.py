@@ -22,7 +22,7 @@ def quick(name, cache, **options):
 
 
 def test_all_are_known():
-    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU}
+    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU, "knowledge"}
 
 
 @pytest.mark.parametrize("name", SEARCH)

@@ -16,8 +16,8 @@ from genmm_retriever.identifiers.words import WordEdges
 
 pytest.importorskip("numba")
 
-from genmm_retriever.constraints.clues import ClueIndex  # noqa: E402
-from genmm_retriever.training.clues import (  # noqa: E402
+from genmm_retriever.constraints.clues import ClueIndex
+from genmm_retriever.training.clues import (
     choose_clues,
     clue_examples,
     read_knowledge,
@@ -87,7 +87,8 @@ def test_clues_are_those_found_by_hand(seed):
     model = Pieces()
     said = ["fish", "river", "of", "a", "warbler", "|", "north", "stone", "the"]
     texts = [" ".join(draw.choices(said, k=draw.randint(3, 12))) for _ in range(6)]
-    texts = [f"| {name} | {text}" for name, text in zip("ab abc b abd cc a".split(), texts)]
+    names = ["ab", "abc", "b", "abd", "cc", "a"]
+    texts = [f"| {name} | {text}" for name, text in zip(names, texts, strict=True)]
     rows, index = indexed(model, texts)
     words = WordEdges(model, 400)
     some = 0

@@ -6,6 +6,9 @@ what it likes to write is no clue. A passage scores the sum over the clues that 
 overlap, heaviest first, each times `1 - b + b * new / distinct`: of its distinct tokens those
 count in full that no heavier clue of the passage has.
 
+Of the names for what is seen in the query's picture only the heaviest counts in a passage: they
+are alternatives, and a passage is not likelier meant for being about two of them.
+
 Clues that the query makes no likelier weigh nothing. What they alone name comes behind all the
 rest, in order of their log-odds: in a small text, or for a hesitant model, that is better than
 no order.
@@ -154,7 +157,8 @@ def cover_passages(
         words: If given, a clue covers only whole words.
 
     Returns:
-        One candidate an item, best first; equal scores in the order of their rows.
+        One candidate an item, best first. Of equal scores first those whose heaviest clue stands
+        earlier, in the title rather than among further names; then in the order of their rows.
     """
     config = config or CoverConfig()
     size = int(view.counts(view.start(1))[0])
@@ -180,7 +184,7 @@ def cover_passages(
         known = best.get(item)
         if known is None or (-candidate.score, passage) < (-known.score, known.passage):
             best[item] = candidate
-    return sorted(best.values(), key=lambda c: (-c.score, c.row))
+    return sorted(best.values(), key=lambda c: (-c.score, c.clues[0].places[0], c.row))
 
 
 def _nominated(
@@ -272,6 +276,8 @@ def _cover(
         gain, clue = keys[key]
         if gain <= 0 and covering:
             break
+        if clue.seen and any(one.clue.seen for one in covering):
+            continue
         span = (1 << len(clue.tokens)) - 1
         own = []
         for place in places:
