@@ -44,6 +44,8 @@ class CoverConfig:
         most_hits: Clues that occur more often do not nominate passages; they count in those
             that others have nominated.
         passages: Nominated passages that are scored in full.
+        later: What a name for what is seen costs, in nats, where it does not begin the passage:
+            a thing is meant by its title sooner than by a further name.
 
     Raises:
         InputError: If a value is out of range.
@@ -54,6 +56,7 @@ class CoverConfig:
     prior: float | None = PRIOR
     most_hits: int = 1500
     passages: int = 500
+    later: float = 0.5
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.exponent) and self.exponent > 0):
@@ -62,6 +65,8 @@ class CoverConfig:
             raise InputError(f"repetition is {self.repetition}", "give a number from 0 to 1")
         if self.prior is not None and not 0 <= self.prior < math.inf:
             raise InputError(f"prior is {self.prior}", "give a finite number of at least 0")
+        if not 0 <= self.later < math.inf:
+            raise InputError(f"later is {self.later}", "give a finite number of at least 0")
         for name in ("most_hits", "passages"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", "give 1 or more")
@@ -291,6 +296,8 @@ def _cover(
             fresh = len(distinct - seen) / len(distinct)
             seen |= distinct
             share = 1 - config.repetition + config.repetition * fresh
+            if clue.seen and own[0] > 0:
+                gain = max(0.0, gain - config.later)
             covering.append(FoundClue(clue, share * gain**config.exponent, tuple(own)))
     total = math.fsum(one.score for one in covering)
     return total ** (1 / config.exponent), tuple(covering)

@@ -301,6 +301,11 @@ def test_of_the_names_seen_one_counts_in_a_passage(brute):
     clues = [Clue((1, 2), -1.0, 2, 2, seen=True), Clue((3, 4), -1.5, 1, 1, seen=True)]
     both, one = cover_passages(view, view.passage_tokens, clues)
     assert len(both.clues) == len(one.clues) == 1
+    # Where it does not begin the passage a name weighs less.
+    further = brute([[4, 1, 2], [1, 2, 4], [9] * 490, [8] * 500])
+    first, second = cover_passages(further, further.passage_tokens, clues[:1])
+    assert (first.row, second.row) == (1, 0)
+    assert second.score == pytest.approx(first.score - 0.5)
     apart = [replace(clue, seen=False) for clue in clues]
     assert len(cover_passages(view, view.passage_tokens, apart)[0].clues) == 2
 
