@@ -73,9 +73,10 @@ def best_by_hand(rows, words, number, answer, question, names, count):
             share = len(set(part) & {*answer, *question}) / len(set(part))
             rare = [math.log(len(rows) / len(holding([t]))) / math.log(len(rows)) for t in part]
             holds = any(part[i : i + len(answer)] == answer for i in range(len(part)))
-            options.append((not holds, -(share + sum(rare) / len(rare)), start, end))
+            rank = not holds, part not in names, -(share + sum(rare) / len(rare))
+            options.append((*rank, start, end))
     chosen = []
-    for _, _, start, end in sorted(options):
+    for *_, start, end in sorted(options):
         if len(chosen) < count and all(end <= a or b <= start for a, b in chosen):
             chosen.append((start, end))
     return chosen
