@@ -165,9 +165,9 @@ def choose_clues(
 
     They have 4 to 9 tokens and whole words, stand in no other item, and are spelled by the model
     in the very tokens that they have there; names between their marks may be shorter. Windows
-    with the whole answer come first, and of these whole names; then counts the share of a window's distinct tokens that
-    answer or question have, plus the mean rarity of its tokens, `log(P / passages with it)` as a
-    share of `log(P)`. Those chosen do not overlap.
+    with the whole answer come first, and of these whole names; then counts the share of a
+    window's distinct tokens that answer or question have, plus the mean rarity of its tokens,
+    `log(P / passages with it)` as a share of `log(P)`. Those chosen do not overlap.
 
     Args:
         view: All passages.
