@@ -25,8 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     given = parser.parse_args(arguments)
-    given.cache, given.wordnet, given.flickr = (
-        path and path.expanduser().resolve() for path in (given.cache, given.wordnet, given.flickr)
+    given.cache, given.wordnet, given.flickr, given.knowledge = (
+        path and path.expanduser().resolve()
+        for path in (given.cache, given.wordnet, given.flickr, given.knowledge)
     )
     if given.table:
         print(table(read_results(given.table)))
@@ -78,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--flickr", type=Path, metavar="DIR", help="Flickr8k: train.jsonl, dev.jsonl and photos"
     )
+    parser.add_argument(
+        "--knowledge", type=Path, metavar="DIR", help="queries.jsonl and passages.jsonl"
+    )
     return parser
 
 
@@ -87,7 +91,13 @@ def _one(given: argparse.Namespace) -> int:
     if given.threads:
         _limit_threads(given.threads)
     options = Options(
-        given.quick, given.cache, given.wordnet, given.model, given.seed, given.flickr
+        given.quick,
+        given.cache,
+        given.wordnet,
+        given.model,
+        given.seed,
+        given.flickr,
+        given.knowledge,
     )
     with _libraries_on_stderr():
         result = result_of(BENCHMARKS[given.name], options, " ".join(_shown(given, given.name)))
@@ -156,15 +166,23 @@ def _command(given: argparse.Namespace, name: str) -> list[str]:
         command += ["--wordnet", str(given.wordnet)]
     if given.flickr:
         command += ["--flickr", str(given.flickr)]
+    if given.knowledge:
+        command += ["--knowledge", str(given.knowledge)]
     return [*command, "--cache", str(given.cache)]
 
 
 def _shown(given: argparse.Namespace, name: str) -> list[str]:
     """The command as it is written down: without this machine's folders."""
     shown = _command(given, name)[:-2]
-    for option, path in (("--wordnet", given.wordnet), ("--flickr", given.flickr)):
+    folders = (
+        ("--wordnet", given.wordnet),
+        ("--flickr", given.flickr),
+        ("--knowledge", given.knowledge),
+    )
+    for option, path in folders:
         if path:
-            shown[shown.index(option) + 1] = "/".join(path.parts[-2:])
+            kept = 1 if path.is_dir() else 2
+            shown[shown.index(option) + 1] = "/".join(path.parts[-kept:])
     return shown
 
 

@@ -25,6 +25,7 @@ _PACKAGES = (
     "pydivsufsort",
     "tokengrams",
     "infini-gram",
+    "bm25s",
 )
 _COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
 
@@ -44,6 +45,7 @@ class Options:
         model: The model to decode with.
         seed: Of everything random.
         flickr: Folder with Flickr8k's `train.jsonl` and `dev.jsonl`, or None.
+        knowledge: Folder of the knowledge task, or None.
     """
 
     quick: bool = False
@@ -52,6 +54,7 @@ class Options:
     model: str = "builtin"
     seed: int = 0
     flickr: Path | None = None
+    knowledge: Path | None = None
 
     def pick(self, full: int, quick: int) -> int:
         """A size."""

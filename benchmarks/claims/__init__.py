@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.claims import clues, dual, gpu, scaling, search, tries
+from benchmarks.claims import clues, dual, gpu, knowledge, scaling, search, tries
 from benchmarks.harness import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -11,6 +11,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *search.BENCHMARKS,
         *tries.BENCHMARKS,
         *clues.BENCHMARKS,
+        *knowledge.BENCHMARKS,
         *scaling.BENCHMARKS,
         *gpu.BENCHMARKS,
         *dual.BENCHMARKS,

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
 from genmm_retriever.building_clues import (
     CLUE_PREFIX,
@@ -25,11 +24,12 @@ from genmm_retriever.decoding.clue_types import ClueConfig
 from genmm_retriever.decoding.clues import clue_search
 from genmm_retriever.decoding.covering import ClueCandidate, CoverConfig, cover_passages
 from genmm_retriever.decoding.own_phrases import Phrase
+from genmm_retriever.decoding.phrase_scores import Unasked
 from genmm_retriever.describing.prompts import clue_prompt, data_text, null_prompt
 from genmm_retriever.finding import Found, Rows
 from genmm_retriever.identifiers.passages import heading, places_in_text, text_tokens
 from genmm_retriever.identifiers.words import WordEdges
-from genmm_retriever.models.base import MLLM, DecodingState, ObjectNamer
+from genmm_retriever.models.base import MLLM, ObjectNamer
 from genmm_retriever.schema import FoundClue, Item
 from genmm_retriever.verification import QueryView
 
@@ -44,8 +44,6 @@ CLUE_COPYING = 0.1
 CLUE_NAMING = 0.5
 NAMES_LEAST = 0.01
 """Probability of a thing in the query's picture that joins as a clue, at least."""
-MENTIONED = 0.1
-"""How likely a passage only mentions what is seen, rather than being about it by its heading."""
 _SHOWN_CLUES = 5
 _FILTERS_KEPT = 8
 
@@ -57,9 +55,17 @@ class ClueStage:
         reader: The open index.
         model: The model that the index was built with.
         num_beams: Width of the search, or None for SEAL's 15.
+        naming: Whether what the model sees in a query's picture joins as clues.
     """
 
-    def __init__(self, reader: IndexReader, model: MLLM, *, num_beams: int | None = None) -> None:
+    def __init__(
+        self,
+        reader: IndexReader,
+        model: MLLM,
+        *,
+        num_beams: int | None = None,
+        naming: bool = True,
+    ) -> None:
         self.reader = reader
         self.model = model
         self.config = ClueConfig(
@@ -67,13 +73,13 @@ class ClueStage:
             debias=CLUE_DEBIAS,
             prior=None,
             copying=CLUE_COPYING,
-            naming=CLUE_NAMING,
+            naming=CLUE_NAMING if naming else 0.0,
         )
         self.cover = CoverConfig(prior=None)
         self.index = open_clues(reader)
         self._cut = Cut.of(reader.json("clues"))
         self._words = WordEdges(model, model.vocab_size)
-        self._unasked: DecodingState | None = None
+        self._unasked = Unasked(model, null_prompt(model))
         self._views: OrderedDict[bytes | None, ClueView] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -83,7 +89,11 @@ class ClueStage:
         """Candidates of each query; see `FirstStage.find`."""
         prompts = [clue_prompt(query.text, query.image, self.model) for query in queries]
         words = [data_text(query.text or "") for query in queries]
-        own = [text_tokens(self.model, text) if text else [] for text in words]
+        # A question about a picture is seldom repeated where it is answered.
+        own = [
+            text_tokens(self.model, text) if text and query.image is None else []
+            for query, text in zip(queries, words, strict=True)
+        ]
         views = [self._view(subset) for subset in subsets]
         found = clue_search(
             self.model,
@@ -91,40 +101,35 @@ class ClueStage:
             views,
             self.config,
             given=own,
-            seen=[self._seen(query) for query in queries],
+            seen=[self._seen(query, view) for query, view in zip(queries, views, strict=True)],
             words=self._words,
-            unasked=self._empty_query(),
+            unasked=self._unasked,
         )
         return [
             cover_passages(view, self.index.passage_tokens, clues, self.cover, words=self._words)
             for view, clues in zip(views, found, strict=True)
         ]
 
-    def _seen(self, query: QueryView) -> dict[Phrase, float]:
+    def _seen(self, query: QueryView, view: ClueView) -> dict[Phrase, float]:
         """The names of what the model sees in a query's picture: a picture's own words.
 
-        A name between marks leads to the passages about the thing, a bare one also to those
-        that mention it.
+        A name that heads a passage leads to the passages of that heading; others lead to those
+        that mention it. On the training half of the knowledge task, passages that mention one
+        of the things seen beside being about another came before the right one.
         """
         model, picture = self.model, query.image
-        if not isinstance(model, ObjectNamer) or picture is None or picture.features is None:
+        if not self.config.naming or picture is None or picture.features is None:
+            return {}
+        if not isinstance(model, ObjectNamer):
             return {}
         [names] = model.object_words(picture.features[None], least=NAMES_LEAST)
         seen: dict[Phrase, float] = {}
         for name, probability in names:
-            forms = {name: probability * MENTIONED, heading(name, ()): probability}
-            for form, share in forms.items():
-                phrase = tuple(text_tokens(self.model, data_text(form)))
-                seen[phrase] = seen.get(phrase, 0.0) + share
+            forms = (data_text(form) for form in (heading(name, ()), name))
+            marked, bare = (tuple(text_tokens(model, form)) for form in forms)
+            phrase = marked if view.counts(view.find(marked))[0] else bare
+            seen[phrase] = seen.get(phrase, 0.0) + probability
         return seen
-
-    def _empty_query(self) -> DecodingState:
-        """Behind the prompt that asks for nothing."""
-        with self._lock:
-            if self._unasked is None:
-                with torch.no_grad():
-                    self._unasked = self.model.prefill([null_prompt(self.model)])
-            return self._unasked
 
     def _view(self, subset: Rows | None) -> ClueView:
         """What a query may find; those of the last filters are kept."""

@@ -23,7 +23,7 @@ def quick(name, cache, **options):
 
 
 def test_all_are_known():
-    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU, *PEERS}
+    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU, *PEERS, "knowledge"}
 
 
 @pytest.mark.parametrize("name", SEARCH)
@@ -72,6 +72,28 @@ def test_gpu_rows_say_that_there_is_none(name, tmp_path):
     result = quick(name, tmp_path)
     assert result["ok"] is None
     assert "CUDA" in result["skipped"]
+
+
+def test_the_knowledge_task_is_skipped_without_its_folder(tmp_path):
+    result = quick("knowledge", tmp_path, knowledge=tmp_path / "absent")
+    assert result["ok"] is None
+    assert "--knowledge DIR" in result["skipped"]
+
+
+def test_peers_of_the_knowledge_task():
+    pytest.importorskip("bm25s")
+    from benchmarks.claims.knowledge import _bm25, _least_ratio, _looked_up
+
+    passages = [
+        {"id": "a", "title": "punch", "names": ["punch", "slug"], "text": "a blow with the fist"},
+        {"id": "b", "title": "slug", "names": ["slug"], "text": "a gastropod without a shell"},
+        {"id": "c", "title": "tench", "names": ["tench"], "text": "a freshwater fish"},
+    ]
+    # Titles before further names, likelier labels before others.
+    assert _looked_up(passages, ["slug, tench"] * 3 + [""], [1, 0, 2, 1]) == [0, 1, 2, None]
+    assert _bm25(passages, ["freshwater fish", "gastropod shell"], [2, 1]) == [0, 0]
+    ours, theirs = {1: 50.0, 5: 60.0, 10: 90.0}, {1: 0.0, 5: 20.0, 10: 60.0}
+    assert _least_ratio(ours, theirs) == pytest.approx(1.5)
 
 
 def test_wordnet_is_left_out_with_a_note(tiny_model, tmp_path):

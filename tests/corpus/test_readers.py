@@ -103,9 +103,26 @@ def test_use_text_of_metadata_and_of_nothing(tmp_path):
         list(read_sources(path, use_text="typo"))
 
 
+def test_names_become_metadata(tmp_path):
+    path = lines(
+        tmp_path / "n.jsonl",
+        {"id": "a", "title": "tench", "names": ["tench", "Tinca tinca"], "text": "a fish"},
+        {"id": "b", "names": None, "text": "x", "metadata": {"names": ["kept"], "year": 3}},
+    )
+    first, second = read_sources(path)
+    assert first.title == "tench"
+    assert first.metadata == {"names": ["tench", "Tinca tinca"]}
+    assert second.metadata == {"names": ["kept"], "year": 3}
+
+
 @pytest.mark.parametrize(
     ("line", "match"),
     [
+        ('{"id": "x", "text": "a", "names": "b"}', "line 2: `names` is not a list"),
+        (
+            '{"id": "x", "text": "a", "names": ["b"], "metadata": {"names": "c"}}',
+            "`names` of its own and under",
+        ),
         ('{"id": "x", "text": ', "line 2: it is not JSON"),
         ("[1]", "line 2: it is not a JSON object"),
         ('{"text": "no id"}', "line 2: it has no `id`"),

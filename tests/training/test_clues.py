@@ -73,9 +73,10 @@ def best_by_hand(rows, words, number, answer, question, names, count):
             share = len(set(part) & {*answer, *question}) / len(set(part))
             rare = [math.log(len(rows) / len(holding([t]))) / math.log(len(rows)) for t in part]
             holds = any(part[i : i + len(answer)] == answer for i in range(len(part)))
-            options.append((not holds, -(share + sum(rare) / len(rare)), start, end))
+            rank = not holds, part not in names, -(share + sum(rare) / len(rare))
+            options.append((*rank, start, end))
     chosen = []
-    for _, _, start, end in sorted(options):
+    for *_, start, end in sorted(options):
         if len(chosen) < count and all(end <= a or b <= start for a, b in chosen):
             chosen.append((start, end))
     return chosen
@@ -87,9 +88,8 @@ def test_clues_are_those_found_by_hand(seed):
     model = Pieces()
     said = ["fish", "river", "of", "a", "warbler", "|", "north", "stone", "the"]
     texts = [" ".join(draw.choices(said, k=draw.randint(3, 12))) for _ in range(6)]
-    texts = [
-        f"| {name} | {text}" for name, text in zip(["ab", "abc", "b", "abd", "cc", "a"], texts)
-    ]
+    names = ["ab", "abc", "b", "abd", "cc", "a"]
+    texts = [f"| {name} | {text}" for name, text in zip(names, texts, strict=True)]
     rows, index = indexed(model, texts)
     words = WordEdges(model, 400)
     some = 0

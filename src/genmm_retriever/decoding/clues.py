@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,20 +26,17 @@ from genmm_retriever.decoding.clue_types import (
 from genmm_retriever.decoding.own_phrases import (
     OwnPhrase,
     Phrase,
-    longest_only,
     occurring,
     taken,
     whole_counts,
     windows_of,
 )
+from genmm_retriever.decoding.phrase_scores import Unasked, phrase_scores
 from genmm_retriever.errors import InputError, ModelError
 from genmm_retriever.identifiers.words import WordEdges
 from genmm_retriever.models.base import MLLM, DecodingState, Prompt
 
 Floats = NDArray[np.float64]
-
-_AT_ONCE = 512
-"""Phrases that are scored in one pass."""
 
 
 def clue_search(
@@ -51,7 +48,7 @@ def clue_search(
     given: Sequence[Sequence[int]] | None = None,
     seen: Sequence[Mapping[Phrase, float]] | None = None,
     words: WordEdges | None = None,
-    unasked: DecodingState | None = None,
+    unasked: Unasked | None = None,
 ) -> list[list[Clue]]:
     """Let the model write phrases that occur in the text; every phrase on the way is a clue.
 
@@ -71,8 +68,8 @@ def clue_search(
             answer is named so; or None. Those that occur in the text are clues as well.
         words: If given, clues begin and end where words do. Otherwise the beginning of a rare
             word that the tokenizer cuts in pieces passes for a phrase that stands there.
-        unasked: One row behind the prompt of an empty query. Each clue then knows how likely it
-            is whatever is asked; for most models that are single letters and short words.
+        unasked: Tells what the model says without a query. Each clue then knows how likely it is
+            whatever is asked; what is so for most models are single letters and short words.
 
     Returns:
         For each query its distinct clues, likeliest first; equal ones in order of their
@@ -239,17 +236,20 @@ class _Search:
             ranges[i] = view.extend(self.ranges[i], local, kept.tokens[mine])
             documents[mine] = view.document_frequency(ranges[i], MOST_DOCUMENTS)
             counts[mine] = whole_counts(view, ranges[i], self.words)
+        if self.words is not None:
+            counts[self.words.blank(kept.tokens)] = 0
+        # Passages that have the phrase only as the beginning of a longer word are among those
+        # counted; more than its whole words they are not.
+        many_at_most = np.minimum(documents, counts)
         written = [
             (*self.written[row], token)
             for row, token in zip(kept.rows.tolist(), kept.tokens.tolist(), strict=True)
         ]
-        columns = (query, written, kept.logprob, counts, documents)
+        columns = (query, written, kept.logprob, counts, many_at_most)
         for of, phrase, logprob, count, many in zip(*columns, strict=True):
             if count > 0:
-                expected, seen = (
-                    self._expected(of, phrase, float(logprob)),
-                    self._is_seen(of, phrase),
-                )
+                expected = self._expected(of, phrase, float(logprob))
+                seen = self._is_seen(of, phrase)
                 self.found[of][phrase] = Clue(phrase, expected, int(count), int(many), seen=seen)
         # A phrase that stands in one passage is written on while it is no whole word.
         stop = (documents <= 1) & (counts > 0) & self.config.stop_unique
@@ -272,7 +272,7 @@ class _Search:
         own: list[tuple[int, OwnPhrase]] = []
         for query, (tokens, named) in enumerate(zip(given, seen, strict=True)):
             own += [(query, phrase) for phrase in self._own(query, tokens, named)]
-        scored = self._scored(state, [(query, phrase.tokens) for query, phrase in own])
+        scored = phrase_scores(self.model, state, [(query, phrase.tokens) for query, phrase in own])
         for query, phrase in own:
             expected = self._expected(query, phrase.tokens, scored[query, phrase.tokens])
             if math.isfinite(expected):
@@ -303,31 +303,12 @@ class _Search:
         self.written_share[query] = 1 - config.copying * bool(cut) - config.naming * bool(named)
         return list({phrase.tokens: phrase for phrase in (*windows, *names)}.values())
 
-    def _scored(
-        self, state: DecodingState, phrases: Sequence[tuple[int, Phrase]]
-    ) -> dict[tuple[int, Phrase], float]:
-        """Log-probabilities of phrases behind rows of a state, and of all that they begin with."""
-        by_row: dict[int, list[Phrase]] = {}
-        for row, phrase in phrases:
-            by_row.setdefault(row, []).append(phrase)
-        tails = [(row, tail) for row, some in by_row.items() for tail in longest_only(some)]
-        found: dict[tuple[int, Phrase], float] = {}
-        for start in range(0, len(tails), _AT_ONCE):
-            some = tails[start : start + _AT_ONCE]
-            rows = torch.tensor([row for row, _ in some])
-            scored = self.model.score_from(state, rows, [tail for _, tail in some])
-            for (row, tail), logprobs in zip(some, scored, strict=True):
-                totals = logprobs.double().cpu().numpy().cumsum().tolist()
-                found |= {(row, tail[: n + 1]): total for n, total in enumerate(totals)}
-        return found
-
-    def add_unasked(self, state: DecodingState) -> None:
+    def add_unasked(self, unasked: Unasked) -> None:
         """Note how likely each clue is whatever is asked."""
-        distinct: Iterable[Phrase] = {phrase for found in self.found for phrase in found}
-        scored = self._scored(state, [(0, phrase) for phrase in distinct])
+        scored = unasked.scores(phrase for found in self.found for phrase in found)
         for found in self.found:
             for phrase, clue in found.items():
-                found[phrase] = dataclasses.replace(clue, unasked=scored[0, phrase])
+                found[phrase] = dataclasses.replace(clue, unasked=scored[phrase])
 
     def _is_seen(self, query: int, phrase: Phrase) -> bool:
         known = self.found[query].get(phrase)

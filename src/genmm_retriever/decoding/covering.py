@@ -6,6 +6,9 @@ what it likes to write is no clue. A passage scores the sum over the clues that 
 overlap, heaviest first, each times `1 - b + b * new / distinct`: of its distinct tokens those
 count in full that no heavier clue of the passage has.
 
+Of the names for what is seen in the query's picture only the heaviest counts in a passage: they
+are alternatives, and a passage is not likelier meant for being about two of them.
+
 Clues that the query makes no likelier weigh nothing. What they alone name comes behind all the
 rest, in order of their log-odds: in a small text, or for a hesitant model, that is better than
 no order.
@@ -41,6 +44,8 @@ class CoverConfig:
         most_hits: Clues that occur more often do not nominate passages; they count in those
             that others have nominated.
         passages: Nominated passages that are scored in full.
+        later: What a name for what is seen costs, in nats, where it does not begin the passage:
+            a thing is meant by its title sooner than by a further name.
 
     Raises:
         InputError: If a value is out of range.
@@ -51,6 +56,7 @@ class CoverConfig:
     prior: float | None = PRIOR
     most_hits: int = 1500
     passages: int = 500
+    later: float = 0.5
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.exponent) and self.exponent > 0):
@@ -59,6 +65,8 @@ class CoverConfig:
             raise InputError(f"repetition is {self.repetition}", "give a number from 0 to 1")
         if self.prior is not None and not 0 <= self.prior < math.inf:
             raise InputError(f"prior is {self.prior}", "give a finite number of at least 0")
+        if not 0 <= self.later < math.inf:
+            raise InputError(f"later is {self.later}", "give a finite number of at least 0")
         for name in ("most_hits", "passages"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", "give 1 or more")
@@ -154,7 +162,8 @@ def cover_passages(
         words: If given, a clue covers only whole words.
 
     Returns:
-        One candidate an item, best first; equal scores in the order of their rows.
+        One candidate an item, best first. Of equal scores first those whose heaviest clue stands
+        earlier, in the title rather than among further names; then in the order of their rows.
     """
     config = config or CoverConfig()
     size = int(view.counts(view.start(1))[0])
@@ -180,7 +189,7 @@ def cover_passages(
         known = best.get(item)
         if known is None or (-candidate.score, passage) < (-known.score, known.passage):
             best[item] = candidate
-    return sorted(best.values(), key=lambda c: (-c.score, c.row))
+    return sorted(best.values(), key=lambda c: (-c.score, c.clues[0].places[0], c.row))
 
 
 def _nominated(
@@ -272,6 +281,8 @@ def _cover(
         gain, clue = keys[key]
         if gain <= 0 and covering:
             break
+        if clue.seen and any(one.clue.seen for one in covering):
+            continue
         span = (1 << len(clue.tokens)) - 1
         own = []
         for place in places:
@@ -285,6 +296,8 @@ def _cover(
             fresh = len(distinct - seen) / len(distinct)
             seen |= distinct
             share = 1 - config.repetition + config.repetition * fresh
+            if clue.seen and own[0] > 0:
+                gain = max(0.0, gain - config.later)
             covering.append(FoundClue(clue, share * gain**config.exponent, tuple(own)))
     total = math.fsum(one.score for one in covering)
     return total ** (1 / config.exponent), tuple(covering)

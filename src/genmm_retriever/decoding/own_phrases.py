@@ -22,7 +22,7 @@ class OwnPhrase:
     Attributes:
         tokens: Its tokens.
         count: Occurrences; where words are kept whole, of whole words.
-        documents: Passages, counted up to `MOST_DOCUMENTS`.
+        documents: Passages, counted up to `MOST_DOCUMENTS`; at most `count`.
     """
 
     tokens: Phrase
@@ -44,8 +44,8 @@ def whole_counts(view: ClueTexts, ranges: Any, words: WordEdges | None) -> Ints:
     offsets, tokens, numbers = view.next_tokens(ranges, None, 0)
     rows = np.repeat(np.arange(len(counts)), np.diff(offsets))
     on = words.joined(tokens)
-    cut: Ints = counts - np.bincount(rows[on], numbers[on], len(counts)).astype(np.int64)
-    return cut
+    whole: Ints = counts - np.bincount(rows[on], numbers[on], len(counts)).astype(np.int64)
+    return whole
 
 
 def windows_of(
@@ -76,8 +76,10 @@ def windows_of(
         ranges, alive = taken(ranges, on), alive[on]
         if not len(alive):
             break
-        whole = np.where(joined[alive + length + 1], 0, whole_counts(view, ranges, words))
-        documents = view.document_frequency(ranges, MOST_DOCUMENTS)
+        last = ids[alive + length]
+        open_ended = joined[alive + length + 1] | (words is not None and words.blank(last))
+        whole = np.where(open_ended, 0, whole_counts(view, ranges, words))
+        documents = np.minimum(view.document_frequency(ranges, MOST_DOCUMENTS), whole)
         for place, count, many in zip(
             *(a.tolist() for a in (alive, whole, documents)), strict=True
         ):
@@ -102,7 +104,7 @@ def occurring(
             [count] = whole_counts(view, ranges, words).tolist()
             [many] = view.document_frequency(ranges, MOST_DOCUMENTS).tolist()
             if count > 0:
-                found.append(OwnPhrase(phrase, count, many))
+                found.append(OwnPhrase(phrase, count, min(count, many)))
     return found
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from genmm_retriever.identifiers.passages import Tokenizer
 
-_UNKNOWN, _FREE, _JOINED = -1, 0, 1
+_UNKNOWN, _FREE, _JOINED, _BLANK = range(-1, 3)
 _WRITTEN_APART = ("Lu", "Ll", "Lt", "Lm", "Mn", "Mc", "Nd")
 """Categories of characters whose words have blanks between them: cased letters, marks, digits.
 Those of other scripts (Han, Kana, Thai, but also Hebrew and Arabic) may begin anywhere."""
@@ -42,17 +42,25 @@ class WordEdges:
 
     def joined(self, tokens: Sequence[int] | NDArray[Any]) -> NDArray[np.bool_]:
         """Whether each token [m] is written to the letter or digit before it, without a blank."""
+        return np.asarray(self._kinds(tokens) == _JOINED)
+
+    def blank(self, tokens: Sequence[int] | NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether each token [m] shows nothing: no word ends with it."""
+        return np.asarray(self._kinds(tokens) == _BLANK)
+
+    def _kinds(self, tokens: Sequence[int] | NDArray[Any]) -> NDArray[np.int8]:
         asked = np.asarray(tokens, dtype=np.int64)
         new = np.unique(asked[self._known[asked] == _UNKNOWN])
         for token in new.tolist():
             self._known[token] = self._look(token)
-        return np.asarray(self._known[asked] == _JOINED)
+        kinds: NDArray[np.int8] = self._known[asked]
+        return kinds
 
     def _look(self, token: int) -> int:
         # Alone, some tokenizers drop the blank that a token begins with.
         said = self._tokenizer.decode([*self._before, token]).removeprefix(self._head)
-        if not said:
-            return _FREE
+        if not said.strip():
+            return _BLANK
         # A part of a character is no word.
         inside = said[0] == "\ufffd" or unicodedata.category(said[0]) in _WRITTEN_APART
         return _JOINED if inside else _FREE

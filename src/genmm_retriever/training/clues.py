@@ -165,9 +165,9 @@ def choose_clues(
 
     They have 4 to 9 tokens and whole words, stand in no other item, and are spelled by the model
     in the very tokens that they have there; names between their marks may be shorter. Windows
-    with the whole answer come first; then counts the share of a window's distinct tokens that
-    answer or question have, plus the mean rarity of its tokens, `log(P / passages with it)` as a
-    share of `log(P)`. Those chosen do not overlap.
+    with the whole answer come first, and of these whole names; then counts the share of a
+    window's distinct tokens that answer or question have, plus the mean rarity of its tokens,
+    `log(P / passages with it)` as a share of `log(P)`. Those chosen do not overlap.
 
     Args:
         view: All passages.
@@ -194,13 +194,14 @@ def choose_clues(
     rarity = _rarity(view, tokens)
     asked = text_tokens(model, answer) if answer else []
 
-    def rank(window: Window) -> tuple[bool, float, int]:
+    def rank(window: Window) -> tuple[bool, bool, float, int]:
         own = tokens[slice(*window)].tolist()
         holds = bool(asked) and any(
             own[i : i + len(asked)] == asked for i in range(len(own) - len(asked) + 1)
         )
         share = len(wanted & set(own)) / len(set(own))
-        return not holds, -(share + float(rarity[slice(*window)].mean())), window[0]
+        rare = float(rarity[slice(*window)].mean())
+        return not holds, tuple(own) not in whole, -(share + rare), window[0]
 
     chosen: list[Window] = []
     for window in sorted(windows, key=rank):

@@ -112,3 +112,19 @@ def corpus():
         ]
 
     return make
+
+
+class Halves:
+    """Even tokens begin words, odd ones go on with them; 4 shows nothing."""
+
+    def joined(self, tokens):
+        tokens = np.asarray(tokens)
+        return tokens % 2 == 1
+
+    def blank(self, tokens):
+        return np.asarray(tokens) == 4
+
+
+@pytest.fixture(scope="session")
+def halves():
+    return Halves()

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmm_retriever.decoding.clue_types import ClueConfig
+from genmm_retriever.decoding.clue_types import Clue, ClueConfig
 from genmm_retriever.decoding.clues import clue_search
 from genmm_retriever.decoding.covering import cover_passages
+from genmm_retriever.decoding.phrase_scores import Unasked
 from genmm_retriever.errors import InputError, ModelError
 from genmm_retriever.models.base import Prompt, TextPart
 
@@ -197,6 +198,124 @@ def test_copies_of_the_query_are_expected(tiny, prompts, brute, corpus):
     assert written_too
 
 
+def whole_places(view, phrase, passage, words):
+    """Where a phrase stands and its last word ends with it."""
+    text = view.passages[passage]
+    ends = [at + len(phrase) for at in view.places(phrase, passage)]
+    return [
+        end - len(phrase) for end in ends if end == len(text) or not words.joined([text[end]])[0]
+    ]
+
+
+def whole_count(view, phrase, words):
+    if words.joined(phrase[:1])[0] or words.blank(phrase[-1:])[0]:
+        return 0
+    return sum(len(whole_places(view, phrase, p, words)) for p in range(len(view.passages)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clues_of_whole_words_are_all_those_in_the_text(tiny, prompts, brute, corpus, halves, seed):
+    view = brute(corpus(seed, passages=8))
+    config = ClueConfig(num_beams=300, max_tokens=4, stop_unique=False)
+    own = [3, 6, 5, 4, 3, 6, 7]
+    found = clue_search(tiny, prompts, [view] * 4, config, words=halves, given=[own] * 4)
+    expected = {p: whole_count(view, p, halves) for p in phrases_of(view, 4)}
+    expected = {phrase: count for phrase, count in expected.items() if count}
+    for prompt, clues in zip(prompts, found, strict=True):
+        assert {clue.tokens: clue.count for clue in clues} == expected
+        for clue in clues[:5]:
+            assert clue.logprob == pytest.approx(tiny.plain_logprob(prompt, clue.tokens), abs=1e-3)
+            assert clue.documents <= clue.count
+    # The query's own phrases too are of whole words of the query.
+    narrow = ClueConfig(num_beams=1, max_tokens=3)
+    [alone] = clue_search(tiny, prompts[:1], [view], narrow, words=halves)
+    [both] = clue_search(tiny, prompts[:1], [view], narrow, words=halves, given=[own])
+    added = {clue.tokens for clue in both if clue.given}
+    windows = {
+        tuple(own[i : i + n])
+        for n in (1, 2, 3)
+        for i in range(len(own) - n + 1)
+        if i + n == len(own) or not halves.joined([own[i + n]])[0]
+    }
+    assert added == (windows & set(expected)) - {clue.tokens for clue in alone}
+
+
+def test_a_word_of_one_passage_is_written_to_its_end(tiny, prompts, brute, halves):
+    view = brute([[6, 7, 9, 8], [8, 10, 8]])
+    [clues] = clue_search(
+        tiny, prompts[:1], [view], ClueConfig(num_beams=9, max_tokens=5), words=halves
+    )
+    assert (6, 7, 9) in {clue.tokens for clue in clues}
+    assert {(6,), (6, 7), (6, 7, 9, 8)}.isdisjoint(clue.tokens for clue in clues)
+
+
+def test_a_clue_covers_only_whole_words(brute, halves):
+    view = brute([[6, 7, 8], [6, 8, 6], [10, 12, 6, 7]])
+    clues = [Clue((6,), -0.1, 2, 2), Clue((8,), -3.0, 2, 2)]
+    found = cover_passages(view, view.passage_tokens, clues, words=halves)
+    assert {one.row for one in found} == {0, 1}
+    places = {one.row: {c.clue.tokens: c.places for c in one.clues} for one in found}
+    assert places[1][6,] == (0, 2)
+    assert (6,) not in places[0]
+
+
+def test_names_for_what_is_seen_are_clues(tiny, prompts, brute, corpus):
+    view = brute(corpus(2, passages=9))
+    held = sorted(p for p in phrases_of(view, 3) if len(p) == 2)[:2]
+    seen = [{held[0]: 0.6, held[1]: 0.3, (2, 2, 2): 0.1}, {}, {held[0]: 0.5}, {held[1]: 1.0}]
+    config = ClueConfig(num_beams=2, max_tokens=2, naming=0.5)
+    plain = clue_search(tiny, prompts, [view] * 4, config)
+    found = clue_search(tiny, prompts, [view] * 4, config, seen=seen)
+    for prompt, names, before, clues in zip(prompts, seen, plain, found, strict=True):
+        named = {clue.tokens: clue for clue in clues if clue.seen}
+        assert set(named) == set(names) & phrases_of(view, 3)
+        assert {c.tokens for c in clues} == {c.tokens for c in before} | set(named)
+        for phrase, clue in named.items():
+            alone = math.exp(tiny.plain_logprob(prompt, phrase))
+            assert math.exp(clue.logprob) == pytest.approx(0.5 * alone + 0.5 * names[phrase])
+            assert not clue.given
+            assert clue.count == view.count(phrase)
+
+
+def test_what_is_said_unasked_is_no_clue(tiny, prompts, brute, corpus):
+    view = brute(corpus(5, passages=9))
+    config = ClueConfig(num_beams=6, max_tokens=3)
+    unasked = Unasked(tiny, prompts[0])
+    found = clue_search(tiny, prompts, [view] * 4, config, unasked=unasked)
+    for clues in found:
+        for clue in clues:
+            plain = tiny.plain_logprob(prompts[0], clue.tokens)
+            assert clue.unasked == pytest.approx(plain, abs=1e-3)
+    # What the query makes no likelier than that weighs nothing.
+    for candidate in cover_passages(view, view.passage_tokens, found[0]):
+        assert candidate.score <= 1e-3
+    assert any(c.score > 0.1 for c in cover_passages(view, view.passage_tokens, found[1]))
+    # Those met are kept.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "score_from", lambda *a: pytest.fail("scored again"))
+        assert unasked.scores([clue.tokens for clue in found[0]])
+
+
+def test_of_the_names_seen_one_counts_in_a_passage(brute):
+    view = brute([[1, 2, 3, 4], [1, 2, 9, 9], [9] * 490, [8] * 500])
+    clues = [Clue((1, 2), -1.0, 2, 2, seen=True), Clue((3, 4), -1.5, 1, 1, seen=True)]
+    both, one = cover_passages(view, view.passage_tokens, clues)
+    assert len(both.clues) == len(one.clues) == 1
+    # Where it does not begin the passage a name weighs less.
+    further = brute([[4, 1, 2], [1, 2, 4], [9] * 490, [8] * 500])
+    first, second = cover_passages(further, further.passage_tokens, clues[:1])
+    assert (first.row, second.row) == (1, 0)
+    assert second.score == pytest.approx(first.score - 0.5)
+    apart = [replace(clue, seen=False) for clue in clues]
+    assert len(cover_passages(view, view.passage_tokens, apart)[0].clues) == 2
+
+
+def test_of_equal_scores_the_earlier_place_comes_first(brute):
+    view = brute([[9, 5, 6], [5, 6, 9]])
+    found = cover_passages(view, view.passage_tokens, [Clue((5, 6), -1.0, 2, 2)])
+    assert [one.row for one in found] == [1, 0]
+
+
 def test_impossible_tokens_are_not_written(tiny, prompts, brute, monkeypatch):
     real = tiny.prefill
 
@@ -243,6 +362,8 @@ def test_no_prompt_no_clue(tiny, brute):
         {"max_given": -1},
         {"prior": -1.0},
         {"copying": 1.0},
+        {"naming": -0.1},
+        {"naming": 0.5, "copying": 0.5},
     ],
     ids=str,
 )
