@@ -175,13 +175,12 @@ def _shown(given: argparse.Namespace, name: str) -> list[str]:
     """The command as it is written down: without this machine's folders."""
     shown = _command(given, name)[:-2]
     folders = (
-        ("--wordnet", given.wordnet),
-        ("--flickr", given.flickr),
-        ("--knowledge", given.knowledge),
+        ("--wordnet", given.wordnet, 2),
+        ("--flickr", given.flickr, 2),
+        ("--knowledge", given.knowledge, 1),
     )
-    for option, path in folders:
+    for option, path, kept in folders:
         if path:
-            kept = 1 if path.is_dir() else 2
             shown[shown.index(option) + 1] = "/".join(path.parts[-kept:])
     return shown
 
