@@ -36,6 +36,8 @@ def targets(captioned):
         ],
         of_captions=[[[f"said{i} {c}"] for c in range(3)] for i in range(n)],
         of_labels=[("espresso", ["drink, espresso"])],
+        topics=["sure", "maybe", "never", *(f"rest{i}" for i in range(4))],
+        of_queries=np.tile(np.array([0.5, 0.2, 0.0, 0.1, 0.1, 0.05, 0.05], np.float16), (3 * n, 1)),
         asked=[(1, "What is it?", ["tench"])],
         questioned=CaptionedImages(captioned.paths[:2], [["x"]] * 2, captioned.features[:2] + 1),
     )
@@ -60,13 +62,15 @@ def test_a_step_shows_every_form(captioned, made, targets):
     )
     recorder = Recorder()
     _, metrics = examples(recorder, random.Random(0))
-    assert metrics == {"find": 1.5}
+    assert metrics["find"] == 1.5
+    assert metrics["topic"] == 0.0  # the recorder finds everything certain
     (batch, features), *worded = recorder.seen
     assert [seen for _, seen in worded] == [None] * 4
     rows = [len(one.input_ids) for one, _ in worded]
     assert sum(rows[:2]) == 6 + 2 + 1 + 2  # queries, names, paraphrases, two empty prompts
     assert sum(rows[2:]) == 60
     begun = answers_of(worded[3][0], tokenizer, ended=False)
+    assert all(len(some) == 5 for some in begun.values())
     assert all(
         text.endswith(",") and text.count(",") == 1 for some in begun.values() for text in some
     )
@@ -144,3 +148,29 @@ def test_questions_are_read(tmp_path):
     path.write_text("")
     with pytest.raises(SourceError):
         read_questions(path)
+
+
+def test_topics_of_a_query_are_a_distribution(captioned, made, targets):
+    model, tokenizer = made
+    examples = FindingExamples(captioned, targets, tokenizer, model.config)
+    rng, seen = random.Random(2), np.zeros(7)
+    spelled = [answer_ids(tokenizer, f"{topic},") for topic in targets.topics]
+    rounds = 400
+    for _ in range(rounds):
+        (_, answers), weights = examples._begun(rng)
+        assert sum(weights) == pytest.approx(1.0, abs=2e-3)
+        for answer, weight in zip(answers, weights, strict=True):
+            seen[spelled.index(answer)] += weight
+    assert seen[2] == 0
+    assert seen / rounds == pytest.approx(targets.of_queries[0].astype(float), abs=0.02)
+
+
+def test_topics_are_learnt_as_likely_as_they_are(captioned, made, targets):
+    model, tokenizer = made
+    examples = FindingExamples(captioned, targets, tokenizer, model.config, begins=2)
+
+    class Uniform(Recorder):
+        def logprobs(self, batch, features):
+            return torch.full((batch.answers,), -2.0), torch.tensor(1.0)
+
+    assert float(examples._beginnings(Uniform(), random.Random(0))) == pytest.approx(2.0, abs=1e-2)

@@ -77,7 +77,7 @@ def test_it_writes_what_ships(source, small, tmp_path):
     assert (figures["pictures"], figures["captions"]) == (6, 12)
     assert figures["captioning"]["steps"] == 3
     assert {"nll", "accuracy", "find", "steps"} == set(figures["telling_apart"])
-    assert {"nll", "accuracy", "find", "steps"} == set(figures["finding"])
+    assert {"nll", "accuracy", "find", "topic", "steps"} == set(figures["finding"])
     names = json.loads((tmp_path / "out" / "builtin.json").read_text())["config"]["topics"]
     assert len(names) == len(set(names)) == figures["topics"] > 6
     head = load_file(tmp_path / "out" / "head.safetensors")

@@ -30,9 +30,10 @@ Made by `genmm train builtin` from: {sources}.
    step queries and pictures are mapped to structured identifiers, and captions to other
    captions; {telling}.
 4. Finding: {topics} topics (K-Means over pictures, captions and label names in the space of the
-   contrastive head) become what identifiers begin with; queries, pictures and names of things
-   are mapped to identifiers of their topics, questions about further pictures to their answers,
-   and look-alike pictures go on being told apart; {finding}.
+   contrastive head) become what identifiers begin with. Which of them a query may mean is learnt
+   from the contrastive head; queries, pictures and names of things are mapped to identifiers,
+   questions about further pictures to their answers, and look-alike pictures go on being told
+   apart; {finding}.
 
 ## Use and limits
 

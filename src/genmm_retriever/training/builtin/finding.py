@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +18,7 @@ from genmm_retriever.training.builtin.packing import pack
 from genmm_retriever.training.builtin.trainer import Learner, StepLoss
 
 Metrics = dict[str, float]
+_LIKELIEST, _SAMPLED = 3, 2
 Row = tuple[list[int], list[list[int]]]
 """Token ids of a prompt and of its answers."""
 
@@ -31,6 +33,10 @@ class FindingData:
             seen in it.
         of_captions: For each picture, the identifiers of each of its captions as a text item.
         of_labels: Name of a thing, and the identifiers of what is called so.
+        topics: Names of the topics.
+        of_queries: Probability of each topic given each caption as a query, all captions of all
+            pictures in a row, [captions, topics]; what the language model learns from the
+            contrastive head.
         asked: A row of `questioned`, a question about that picture, and what answers it.
         questioned: Pictures beside the captioned ones; only their features are used.
     """
@@ -38,6 +44,8 @@ class FindingData:
     of_pictures: Sequence[Sequence[Sequence[str]]]
     of_captions: Sequence[Sequence[Sequence[str]]]
     of_labels: Sequence[tuple[str, Sequence[str]]]
+    topics: Sequence[str]
+    of_queries: np.ndarray
     asked: Sequence[tuple[int, str, Sequence[str]]] = ()
     questioned: CaptionedImages | None = None
 
@@ -55,8 +63,9 @@ class FindingExamples:
         tokenizer: Of the language model.
         config: Of the model.
         finds: Rows of text queries with whole identifiers.
-        begins: Rows of text queries with topics alone, which is what most depends on; they are
-            half as long.
+        begins: Rows of text queries with topics alone, which is what most depends on. Which
+            topics a query may mean is told by the contrastive head, as a distribution: one
+            picture a query would be a noisy teacher of it.
         looks: Rows of picture queries.
         labels: Rows of names.
         asks: Rows of questions about a picture.
@@ -71,7 +80,7 @@ class FindingExamples:
         tokenizer: PreTrainedTokenizerBase,
         config: GenmmBuiltinConfig,
         *,
-        finds: int = 16,
+        finds: int = 12,
         begins: int = 60,
         looks: int = 2,
         labels: int = 2,
@@ -85,6 +94,8 @@ class FindingExamples:
         self.labels, self.asks = labels, asks
         self.paraphrases, self.nulls = paraphrases, nulls
         self.eos = int(tokenizer.eos_token_id)
+        counts = [len(own) for own in data.captions]
+        self.first = np.concatenate([[0], np.cumsum(counts)]).tolist()
 
     def __call__(self, learner: Learner, rng: random.Random) -> tuple[Tensor, Metrics]:
         """Mean NLL a token over one mixed batch."""
@@ -92,23 +103,23 @@ class FindingExamples:
         pictured = 0 if features is None else len(features)
         # Rows of like length together: a batch is as long as its longest row.
         worded = sorted(rows[pictured:], key=_length)
-        begun = sorted((self._begun(rng) for _ in range(self.begins)), key=_length)
-        half, cut = len(worded) // 2, 2 * len(begun) // 3
+        half = len(worded) // 2
         total, tokens = torch.zeros(()), 0
-        for some, seen, eos in (
-            (rows[:pictured], features, self.eos),
-            (worded[:half], None, self.eos),
-            (worded[half:], None, self.eos),
-            (begun[:cut], None, None),
-            (begun[cut:], None, None),
+        for some, seen in (
+            (rows[:pictured], features),
+            (worded[:half], None),
+            (worded[half:], None),
         ):
             if some:
-                batch = pack([p for p, _ in some], [a for _, a in some], eos=eos)
+                batch = pack([p for p, _ in some], [a for _, a in some], eos=self.eos)
                 _, nll = learner.logprobs(batch, seen)
                 total = total.to(nll.device) + nll * len(batch.target)
                 tokens += len(batch.target)
-        nll = total / tokens
-        return nll, {"find": float(nll.detach())}
+        found = total / max(tokens, 1)
+        begun = self._beginnings(learner, rng)
+        metrics = {"find": float(found.detach()), "topic": float(begun.detach())}
+        # A topic has some four tokens, and matters as much as what comes after it.
+        return found + begun / 4, metrics
 
     def _rows(self, rng: random.Random) -> tuple[list[Row], Tensor | None]:
         """Prompts with answers, and features; rows with a picture come first, as features do."""
@@ -138,14 +149,36 @@ class FindingExamples:
         encoded = [(p, [answer_ids(self.tokenizer, text) for text in texts]) for p, texts in rows]
         return encoded, torch.cat(parts) if parts else None
 
-    def _begun(self, rng: random.Random) -> Row:
-        """A text query, and what the identifiers of its picture begin with."""
+    def _beginnings(self, learner: Learner, rng: random.Random) -> Tensor:
+        """Cross-entropy of topics given text queries, nats a query."""
+        rows = sorted((self._begun(rng) for _ in range(self.begins)), key=lambda r: _length(r[0]))
+        total, cut = torch.zeros(()), 2 * len(rows) // 3
+        for some in (rows[:cut], rows[cut:]):
+            if some:
+                batch = pack([row[0] for row, _ in some], [row[1] for row, _ in some], eos=None)
+                logprobs, _ = learner.logprobs(batch, None)
+                weights = torch.tensor([w for _, own in some for w in own], device=logprobs.device)
+                total = total.to(logprobs.device) - (weights * logprobs).sum()
+        return total / max(1, len(rows))
+
+    def _begun(self, rng: random.Random) -> tuple[Row, list[float]]:
+        """A text query, topics that it may mean, and their weights.
+
+        The likeliest topics count by their probability; the others are stood for by a sample,
+        so that the expectation is the whole distribution's.
+        """
         picture = rng.randrange(len(self.data))
-        _, query = self._caption(picture, rng)
-        topics = [own[0].split(",")[0] + "," for own in self.targets.of_pictures[picture]]
-        some = dict.fromkeys((topics[0], rng.choice(topics)))
-        answers = [answer_ids(self.tokenizer, topic) for topic in some]
-        return self._prompt(f"Find: {query}"), answers
+        place, query = self._caption(picture, rng)
+        chances = self.targets.of_queries[self.first[picture] + place].astype(np.float64)
+        best = np.argsort(-chances)[:_LIKELIEST]
+        weights = chances[best].tolist()
+        rest = chances.copy()
+        rest[best] = 0
+        others = rng.choices(range(len(rest)), rest.tolist(), k=_SAMPLED) if rest.sum() else []
+        weights += [float(rest.sum()) / _SAMPLED] * len(others)
+        chosen = [self.targets.topics[i] + "," for i in (*best.tolist(), *others)]
+        answers = [answer_ids(self.tokenizer, topic) for topic in chosen]
+        return (self._prompt(f"Find: {query}"), answers), weights
 
     def _others(self, rng: random.Random) -> list[tuple[list[int], list[str]]]:
         rows = []

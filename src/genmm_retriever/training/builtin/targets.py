@@ -21,6 +21,8 @@ from genmm_retriever.training.builtin.topics import fit_topics
 
 TOPICS_A_PICTURE = 2
 OBJECTS_LEAST = 0.15
+_SHARPNESS = 15.0
+"""Of a query's distribution over topics; on Flickr8k dev the pictures' own are likeliest so."""
 
 
 def label_probabilities(model: GenmmBuiltinForConditionalGeneration, features: Tensor) -> Tensor:
@@ -65,11 +67,30 @@ def finding_data(
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(kept | {"topics": model.config.topics}), encoding="utf-8")
         temporary.replace(path)
+    kept["topics"] = model.config.topics
+    kept["of_queries"] = _topics_of_queries(model, data, work / "topics-of-queries.npy")
     if asked is None:
         return FindingData(**kept)
     pictures, questions = asked
     rows = list(zip(range(len(questions)), questions, pictures.captions, strict=True))
     return FindingData(**kept, asked=rows, questioned=pictures)
+
+
+def _topics_of_queries(
+    model: GenmmBuiltinForConditionalGeneration, data: CaptionedImages, path: Path
+) -> np.ndarray:
+    """Probability of each topic given each caption, [captions, topics], float16; made once."""
+    if path.is_file():
+        kept: np.ndarray = np.load(path)
+        if len(kept) == sum(map(len, data.captions)):
+            return kept
+    head = model.contrastive.cpu().eval()
+    texts = [text for some in data.captions for text in some]
+    with torch.no_grad():
+        vectors = head.embed_texts(torch.from_numpy(MiniLMEncoder().encode(texts)))
+        found = (_SHARPNESS * vectors @ head.topics.T).softmax(dim=1).half().numpy()
+    np.save(path, found)
+    return found
 
 
 def _make_finding_data(
