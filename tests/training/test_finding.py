@@ -70,7 +70,7 @@ def test_a_step_shows_every_form(captioned, made, targets):
     assert sum(rows[:2]) == 6 + 2 + 1 + 2  # queries, names, paraphrases, two empty prompts
     assert sum(rows[2:]) == 60
     begun = answers_of(worded[3][0], tokenizer, ended=False)
-    assert all(len(some) == 5 for some in begun.values())
+    assert all(len(some) == 4 for some in begun.values())
     assert all(
         text.endswith(",") and text.count(",") == 1 for some in begun.values() for text in some
     )

@@ -18,7 +18,7 @@ from genmm_retriever.training.builtin.packing import pack
 from genmm_retriever.training.builtin.trainer import Learner, StepLoss
 
 Metrics = dict[str, float]
-_LIKELIEST, _SAMPLED = 3, 2
+_LIKELIEST, _SAMPLED = 3, 1
 Row = tuple[list[int], list[list[int]]]
 """Token ids of a prompt and of its answers."""
 
@@ -80,7 +80,7 @@ class FindingExamples:
         tokenizer: PreTrainedTokenizerBase,
         config: GenmmBuiltinConfig,
         *,
-        finds: int = 12,
+        finds: int = 8,
         begins: int = 60,
         looks: int = 2,
         labels: int = 2,
@@ -118,8 +118,8 @@ class FindingExamples:
         found = total / max(tokens, 1)
         begun = self._beginnings(learner, rng)
         metrics = {"find": float(found.detach()), "topic": float(begun.detach())}
-        # A topic has some four tokens, and matters as much as what comes after it.
-        return found + begun / 4, metrics
+        # A topic has some four tokens; what follows it matters less.
+        return found / 2 + begun / 3, metrics
 
     def _rows(self, rng: random.Random) -> tuple[list[Row], Tensor | None]:
         """Prompts with answers, and features; rows with a picture come first, as features do."""

@@ -108,9 +108,9 @@ def train(
         "finding",
         steps=1500,
         minutes=share,
-        learning_rate=4e-4,
+        learning_rate=8e-4,
         projector_rate=5e-4,
-        save_every=50,
+        save_every=25,
     )
     targets = finding_data(model, data, work, asked, seed=seed)
     finding = FindingExamples(data, targets, processor.tokenizer, config)
