@@ -16,6 +16,7 @@ from genmm_retriever.constraints.keeping import read_trie
 from genmm_retriever.corpus.store import IndexReader
 from genmm_retriever.decoding.aggregate import Candidate, aggregate
 from genmm_retriever.decoding.config import BeamConfig
+from genmm_retriever.decoding.guide import Guide
 from genmm_retriever.decoding.hypotheses import Hypothesis
 from genmm_retriever.decoding.search import constrained_beam_search
 from genmm_retriever.describing import identify_prompt
@@ -25,6 +26,8 @@ from genmm_retriever.verification import QueryView
 
 IDENTIFIER_BEAMS = 50
 _SHOWN_IDENTIFIERS = 3
+_GUIDANCE = 2.0
+"""Weight of the contrastive head beside the language model in the choice of a topic."""
 _OPEN_LEAVES = 48
 """Identifiers under a beam that begins with a topic at which it is written no further."""
 _LEAVES_AT_ONCE = 64
@@ -85,6 +88,14 @@ def beam_config(reader: IndexReader, num_beams: int, debias: float) -> BeamConfi
     )
 
 
+def _topic_tokens(model: MLLM) -> list[list[int]]:
+    """How the topics that a model knows are written, each to the end of its name."""
+    if not hasattr(model, "topic_logprobs"):
+        return []
+    config: Any = model
+    return [model.encode(f"{name},") for name in config.topic_names]
+
+
 def _begins_with_topics(reader: IndexReader) -> bool:
     if reader.settings.identifiers != "structured":
         return False
@@ -104,6 +115,7 @@ class IdentifierStage:
     def __init__(self, reader: IndexReader, model: MLLM, *, num_beams: int, debias: float) -> None:
         self.model = model
         self.beam = beam_config(reader, num_beams, debias)
+        self._topics = _topic_tokens(model) if self.beam.open_leaves else []
         self.trie = read_trie(reader)
 
     def find(
@@ -111,8 +123,22 @@ class IdentifierStage:
     ) -> list[list[Candidate]]:
         """Candidates of each query; see `FirstStage.find`."""
         prompts = [identify_prompt(query.text, query.image, self.model) for query in queries]
-        found = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam)
+        guides = [self._guide(query) for query in queries] if self._topics else None
+        found = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam, guides)
         return [aggregate(hypotheses) for hypotheses in found]
+
+    def _guide(self, query: QueryView) -> Guide | None:
+        """What the model's contrastive head says of the topics that the query may mean."""
+        see: Any = self.model
+        image = query.image
+        features = None if image is None else image.features
+        if image is not None and features is None:
+            return None
+        logprobs = see.topic_logprobs(query.text, features)
+        return Guide.over(
+            (tokens, _GUIDANCE * logprob)
+            for tokens, logprob in zip(self._topics, logprobs, strict=True)
+        )
 
     def words(self, candidate: Found, item: Item) -> str | None:
         """None: an identifier stands for the whole item."""

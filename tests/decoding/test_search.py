@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genmm_retriever.constraints import TokenTrie
-from genmm_retriever.decoding import BeamConfig, Hypothesis, constrained_beam_search
+from genmm_retriever.decoding import BeamConfig, Guide, Hypothesis, constrained_beam_search
 from genmm_retriever.errors import InputError, ModelError
 from genmm_retriever.models.base import DecodingState, Prompt
 
@@ -100,6 +100,55 @@ def test_equals_brute_force_when_nothing_is_pruned(
     assert len(found) == len(prompts)
     for prompt, allowed, one in zip(prompts, subsets, found, strict=True):
         assert_same(one, brute_force(tiny, prompt, corpus, allowed, config.debias))
+
+
+beginnings = st.lists(st.tuples(token, token), unique=True, max_size=6).flatmap(
+    lambda firsts: st.tuples(
+        st.just(firsts),
+        st.lists(st.floats(-9, 0), min_size=len(firsts), max_size=len(firsts)),
+    )
+)
+
+
+@EXAMPLES
+@given(corpus=corpora(), scored=beginnings, wanted=st.none() | st.integers(1, 4))
+def test_guides_add_what_they_expect(
+    tiny: Any, prompts: list[Prompt], corpus: Any, scored: Any, wanted: int | None
+) -> None:
+    guide = Guide.over(zip(*scored, strict=True))
+    config = BeamConfig(num_beams=16, max_leaves_exact=0, num_hypotheses=wanted)
+    guides = [guide, None][: len(prompts)] + [None] * (len(prompts) - 2)
+    found = constrained_beam_search(tiny, prompts, TokenTrie.build(*corpus), None, config, guides)
+    for prompt, one, given_guide in zip(prompts, found, guides, strict=True):
+        plain = brute_force(tiny, prompt, corpus, None)
+        expected = sorted(
+            (h.score + (given_guide.of(h.tokens) if given_guide else 0.0) for h in plain),
+            reverse=True,
+        )
+        assert [h.score for h in one] == pytest.approx(expected[: len(one)], abs=1e-3)
+        assert len(one) == min(len(expected), wanted or len(expected))
+
+
+def test_a_guide_leads_a_narrow_beam(tiny: Any, prompts: list[Prompt]) -> None:
+    sequences = [(first, second, EOS) for first in (1, 3, 4, 5, 6) for second in (7, 8)]
+    trie = TokenTrie.build(sequences, range(len(sequences)), [(0.0,) * 3] * len(sequences))
+    config = BeamConfig(num_beams=1, max_leaves_exact=0, debias=0)
+    for first, second in ((5, 8), (1, 7)):
+        guide = Guide.over(
+            ((a, b), 0.0 if (a, b) == (first, second) else -50.0) for a, b, _ in sequences
+        )
+        (found,) = constrained_beam_search(tiny, prompts[:1], trie, None, config, [guide])
+        assert found[0].tokens == (first, second, EOS)
+
+
+def test_guides_that_do_not_fit_are_refused(tiny: Any, prompts: list[Prompt]) -> None:
+    trie = TokenTrie.build([(1, EOS)], [0], [(0.0, 0.0)])
+    guide = Guide.over([((1,), -1.0)])
+    with pytest.raises(InputError):
+        constrained_beam_search(tiny, prompts[:1], trie, None, None, [guide, guide])
+    hf = BeamConfig(num_beams=2, compat="hf")
+    with pytest.raises(InputError):
+        constrained_beam_search(tiny, prompts[:1], trie, None, hf, [guide])
 
 
 @EXAMPLES

@@ -5,6 +5,7 @@ from genmm_retriever.decoding.clue_types import Clue, ClueConfig
 from genmm_retriever.decoding.clues import clue_search
 from genmm_retriever.decoding.config import BeamConfig
 from genmm_retriever.decoding.covering import ClueCandidate, CoverConfig, cover_passages
+from genmm_retriever.decoding.guide import Guide
 from genmm_retriever.decoding.hypotheses import Hypothesis, Ranking
 from genmm_retriever.decoding.search import constrained_beam_search
 
@@ -15,6 +16,7 @@ __all__ = [
     "ClueCandidate",
     "ClueConfig",
     "CoverConfig",
+    "Guide",
     "Hypothesis",
     "Ranking",
     "aggregate",

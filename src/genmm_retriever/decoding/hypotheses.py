@@ -84,7 +84,8 @@ class Expansion:
         finishes: Whether the token completes an identifier, [m], bool.
         logprob: As in `Live`, the token included, [m], float32.
         null: As in `Live`, the token included, [m], float32.
-        score: `logprob - debias * null`, [m], float32.
+        score: `logprob - debias * null`, [m], float32; with `ahead` where there is a guide.
+        ahead: What a guide expects of each continuation, [m], float32; None without one.
     """
 
     rows: Tensor
@@ -94,6 +95,7 @@ class Expansion:
     logprob: Tensor
     null: Tensor
     score: Tensor
+    ahead: Tensor | None = None
 
 
 def expand(

@@ -11,6 +11,7 @@ from torch import Tensor
 from genmm_retriever.constraints.base import Completions, Constraint, StateT, Subsets
 from genmm_retriever.decoding.branches import Branches, to_next_choice, to_the_end
 from genmm_retriever.decoding.config import BeamConfig
+from genmm_retriever.decoding.guide import Guides, ahead_of, guided
 from genmm_retriever.decoding.hypotheses import (
     Expansion,
     Hypothesis,
@@ -34,6 +35,7 @@ def constrained_beam_search(
     constraint: Constraint[StateT],
     subsets: Subsets | None = None,
     config: BeamConfig | None = None,
+    guides: Guides | None = None,
 ) -> list[Ranking]:
     """Let the model write the identifiers that the constraint allows, best ones first.
 
@@ -53,13 +55,15 @@ def constrained_beam_search(
         constraint: Usually a `TokenTrie` of the index's identifiers.
         subsets: For each query the rows of the items that may be found, or None for all.
         config: Width, debiasing and so on; the defaults if None.
+        guides: For each query what lies ahead of beginnings of identifiers, added to their
+            scores (PAG, arXiv 2404.14600), or None for no guide.
 
     Returns:
         For each query its hypotheses, best first; equal scores in order of their tokens. Empty
         where the subset is empty. `Ranking.proven` says how many of the first are exact.
 
     Raises:
-        InputError: If there is not one subset a query.
+        InputError: If there is not one subset or guide a query.
         ModelError: If the model's logits are NaN.
     """
     config = config or BeamConfig()
@@ -67,6 +71,8 @@ def constrained_beam_search(
         raise InputError(
             f"{len(prompts)} prompts but {len(subsets)} subsets", "give one subset a prompt"
         )
+    if guides is not None and len(guides) != len(prompts):
+        raise InputError(f"{len(prompts)} prompts but {len(guides)} guides", "give one a prompt")
     if not prompts:
         return []
     with torch.no_grad():
@@ -76,8 +82,10 @@ def constrained_beam_search(
         zeros = torch.zeros(len(prompts), device=device)
         live = Live(state, start, [()] * len(prompts), zeros, zeros)
         if config.compat == "hf":
+            if guides is not None:
+                raise InputError("transformers knows no guide", 'search with compat="genmm"')
             return transformers_beam_search(model, live, constraint, config)
-        return _Search(model, constraint, config, len(prompts), device).run(live)
+        return _Search(model, constraint, config, guides or [None] * len(prompts), device).run(live)
 
 
 class _Search(Generic[StateT]):
@@ -88,9 +96,12 @@ class _Search(Generic[StateT]):
         model: MLLM,
         constraint: Constraint[StateT],
         config: BeamConfig,
-        queries: int,
+        guides: Guides,
         device: torch.device,
     ) -> None:
+        queries = len(guides)
+        self.guides = guides
+        self.guided = any(guide is not None for guide in guides)
         self.model = model
         self.constraint = constraint
         self.config = config
@@ -104,6 +115,8 @@ class _Search(Generic[StateT]):
         """Advance until no row is live."""
         while live.tokens:
             expansion = expand(live, self.constraint, self.config.debias, local=self.local)
+            if self.guided:
+                expansion = guided(live, expansion, self.guides)
             self._finish(live, expansion)
             picks = self._select(live, expansion)
             rows, tokens = expansion.rows[picks], expansion.tokens[picks]
@@ -154,7 +167,7 @@ class _Search(Generic[StateT]):
         """Remember the best score that anything under these pairs can reach."""
         # What is under a pair is under its row, so the row's bound holds for it too.
         least = live.null + self.constraint.least_null_logprob(live.constraint)
-        reach = expansion.logprob[pairs]
+        reach = expansion.logprob[pairs] + ahead_of(expansion, pairs)
         if self.config.debias:
             reach = reach - self.config.debias * least[expansion.rows[pairs]]
         if self.config.length_penalty:
@@ -289,6 +302,8 @@ class _Search(Generic[StateT]):
         for of, sequence, named, given, unconditional, length in zip(*columns, strict=True):
             score = given - self.config.debias * unconditional if self.config.debias else given
             score /= length**self.config.length_penalty
+            guide = self.guides[of]
+            score += 0.0 if guide is None else guide.of(sequence[:length])
             self.finished[of].append(
                 Hypothesis(sequence, named, given, unconditional, score, length)
             )

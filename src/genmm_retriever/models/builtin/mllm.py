@@ -21,6 +21,8 @@ from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
 _IMAGES_AT_ONCE = 16
+TOPIC_SHARPNESS = 15.0
+"""Of a query's distribution over topics; on Flickr8k dev the pictures' own are likeliest so."""
 
 
 class BuiltinMLLM(TransformersMLLM):
@@ -109,6 +111,11 @@ class BuiltinMLLM(TransformersMLLM):
         vectors: Tensor = self.model.contrastive.embed_texts(sentences)
         return vectors
 
+    @property
+    def topic_names(self) -> list[str]:
+        """Names of all topics."""
+        return list(self.model.config.topics)
+
     def topics(
         self, most: int, *, features: Tensor | None = None, texts: Sequence[str] = ()
     ) -> list[list[str]]:
@@ -128,6 +135,22 @@ class BuiltinMLLM(TransformersMLLM):
         vectors = self.embed_texts(texts) if features is None else self.embed_images(features)
         found = self.model.contrastive.nearest_topics(vectors, most)
         return [[names[i] for i in row] for row in found.tolist()]
+
+    @torch.no_grad()
+    def topic_logprobs(self, text: str | None, features: Tensor | None) -> list[float]:
+        """How likely each topic is meant by a query, in the order of the configuration's names.
+
+        Args:
+            text: Its words, or None.
+            features: Grid features of its picture, [cells, vision_dim], or None.
+        """
+        parts = [] if text is None else [self.embed_texts([text])]
+        if features is not None:
+            parts.append(self.embed_images(features.unsqueeze(0)))
+        vector = torch.nn.functional.normalize(torch.cat(parts).mean(dim=0), dim=0)
+        scores = TOPIC_SHARPNESS * (self.model.contrastive.topics.to(vector.dtype) @ vector)
+        logprobs: list[float] = scores.log_softmax(dim=0).tolist()
+        return logprobs
 
     @torch.no_grad()
     def match_objects(self, text: str, features: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genmm_retriever.identifiers import StructuredIdentifiers
 from genmm_retriever.models.builtin.labels import label_names
+from genmm_retriever.models.builtin.mllm import TOPIC_SHARPNESS
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
 from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.training.builtin.contrastive import ContrastiveData
@@ -21,8 +22,6 @@ from genmm_retriever.training.builtin.topics import fit_topics
 
 TOPICS_A_PICTURE = 2
 OBJECTS_LEAST = 0.15
-_SHARPNESS = 15.0
-"""Of a query's distribution over topics; on Flickr8k dev the pictures' own are likeliest so."""
 
 
 def label_probabilities(model: GenmmBuiltinForConditionalGeneration, features: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ def _topics_of_queries(
     texts = [text for some in data.captions for text in some]
     with torch.no_grad():
         vectors = head.embed_texts(torch.from_numpy(MiniLMEncoder().encode(texts)))
-        found = (_SHARPNESS * vectors @ head.topics.T).softmax(dim=1).half().numpy()
+        found = (TOPIC_SHARPNESS * vectors @ head.topics.T).softmax(dim=1).half().numpy()
     np.save(path, found)
     return found
 
