@@ -46,7 +46,7 @@ def small(monkeypatch, make_builtin):
         return models[-1]
 
     real = trainer_module.Stage
-    counts = {"captioning": 3, "telling-apart": 2, "finding": 2}
+    counts = {"captioning": 3, "telling-apart": 2, "finding": 2, "settling": 2}
 
     def short(name, *, steps, **options):
         return real(name, steps=counts[name], warmup=1, **options)
@@ -77,7 +77,8 @@ def test_it_writes_what_ships(source, small, tmp_path):
     assert (figures["pictures"], figures["captions"]) == (6, 12)
     assert figures["captioning"]["steps"] == 3
     assert {"nll", "accuracy", "find", "steps"} == set(figures["telling_apart"])
-    assert {"nll", "accuracy", "find", "topic", "steps"} == set(figures["finding"])
+    for stage in ("finding", "settling"):
+        assert {"nll", "accuracy", "find", "topic", "steps"} == set(figures[stage])
     names = json.loads((tmp_path / "out" / "builtin.json").read_text())["config"]["topics"]
     assert len(names) == len(set(names)) == figures["topics"] > 6
     head = load_file(tmp_path / "out" / "head.safetensors")
@@ -170,6 +171,7 @@ def test_the_card_tells_figures_and_folder_names_only(tmp_path):
         "captioning": {"nll": 2.34567},
         "telling_apart": {"accuracy": 0.5},
         "finding": {"find": 1.5},
+        "settling": {"topic": 4.5},
         "topics": 12,
     }
     card = model_card([tmp_path / "flickr8k" / "train.jsonl"], figures)

@@ -33,7 +33,8 @@ Made by `genmm train builtin` from: {sources}.
    contrastive head) become what identifiers begin with. Which of them a query may mean is learnt
    from the contrastive head; queries, pictures and names of things are mapped to identifiers,
    questions about further pictures to their answers, and look-alike pictures go on being told
-   apart; {finding}.
+   apart at each third step; {finding}.
+5. Settling: the same at a lower rate, look-alike pictures told apart at each step; {settling}.
 
 ## Use and limits
 
@@ -67,6 +68,7 @@ def model_card(sources: Sequence[Path], figures: Mapping[str, Any]) -> str:
         telling=_shown(figures["telling_apart"]),
         topics=figures["topics"],
         finding=_shown(figures["finding"]),
+        settling=_shown(figures["settling"]),
     )
 
 

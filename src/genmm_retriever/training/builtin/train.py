@@ -35,6 +35,8 @@ from genmm_retriever.training.builtin.trainer import Learner, Stage, run_stage
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _CAPTIONING_SHARE = 0.3
 _TELLING_SHARE = 0.2
+_FINDING_SHARE = 0.35
+_SETTLING_SHARE = 0.15
 _NEIGHBOURS = 30
 
 
@@ -103,7 +105,7 @@ def train(
     near = _neighbours(model, data)
     steps = curriculum.discriminative(2, 6, near.numpy(), examples)
     figures["telling_apart"] = run_stage(learner, stage, steps, work, progress=progress)
-    share = None if minutes is None else minutes * (1 - _CAPTIONING_SHARE - _TELLING_SHARE)
+    share = None if minutes is None else minutes * _FINDING_SHARE
     stage = Stage(
         "finding",
         steps=1500,
@@ -119,6 +121,14 @@ def train(
     )
     steps = finding_steps(finding, telling, seed=seed)
     figures["finding"] = run_stage(learner, stage, steps, work, progress=progress)
+    # Finding at a high rate costs some of what was learnt before; that is won back here.
+    share = None if minutes is None else minutes * _SETTLING_SHARE
+    stage = Stage("settling", steps=400, minutes=share, learning_rate=3e-4, warmup=5, save_every=25)
+    telling = Curriculum(data, processor.tokenizer, config, seed + 2).discriminative(
+        2, 6, near.numpy()
+    )
+    steps = finding_steps(finding, telling, every=1, seed=seed + 1)
+    figures["settling"] = run_stage(learner, stage, steps, work, progress=progress)
     figures["topics"] = len(config.topics)
     write_settings(output, config)
     export(model, adapter, output)
