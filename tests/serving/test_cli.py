@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -227,7 +228,18 @@ def test_train_hands_its_options_on(genmm, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     code, out, err = genmm(
         *("train", "builtin", "a.jsonl", "b.jsonl", "-o", tmp_path, "--minutes", "1.5"),
-        *("--limit", 7, "--seed", 3, "--device", "cpu", "--json", "-q"),
+        *(
+            "--questions",
+            "asked.jsonl",
+            "--limit",
+            7,
+            "--seed",
+            3,
+            "--device",
+            "cpu",
+            "--json",
+            "-q",
+        ),
     )
     assert code == 0, err
     assert json.loads(out) == {"output": str(tmp_path), "pictures": 3}
@@ -235,6 +247,7 @@ def test_train_hands_its_options_on(genmm, monkeypatch, tmp_path):
         "sources": ["a.jsonl", "b.jsonl"],
         "output": tmp_path,
         "minutes": 1.5,
+        "questions": Path("asked.jsonl"),
         "limit": 7,
         "seed": 3,
         "device": "cpu",

@@ -49,7 +49,7 @@ def small(monkeypatch, make_builtin):
     counts = {"captioning": 3, "telling-apart": 2, "finding": 2, "settling": 2}
 
     def short(name, *, steps, **options):
-        return real(name, steps=counts[name], warmup=1, **options)
+        return real(name, steps=counts[name], **{**options, "warmup": 1})
 
     monkeypatch.setattr(trainer_module, "untrained", untrained)
     monkeypatch.setattr(trainer_module, "fetch_gguf", lambda progress: None)
@@ -167,6 +167,7 @@ def test_the_card_tells_figures_and_folder_names_only(tmp_path):
     figures = {
         "pictures": 7,
         "captions": 9,
+        "questions": 4,
         "contrastive_loss": 1.234,
         "captioning": {"nll": 2.34567},
         "telling_apart": {"accuracy": 0.5},
@@ -180,4 +181,5 @@ def test_the_card_tells_figures_and_folder_names_only(tmp_path):
     assert "nll 2.35" in card
     assert "accuracy 0.5" in card
     assert "12 topics" in card
+    assert "4 pictures with a question" in card
     assert "find 1.5" in card

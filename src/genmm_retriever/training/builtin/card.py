@@ -21,7 +21,8 @@ A small multimodal language model in the shape of GeMKR (arXiv 2401.08206), for 
 ## Training
 
 Made by `genmm train builtin` from: {sources}.
-{pictures} pictures with {captions} captions; vision features computed once and kept.
+{pictures} pictures with {captions} captions, {questions} pictures with a question and its
+answers; vision features computed once and kept.
 
 1. Contrastive head: InfoNCE, batches of 1,024; final loss {contrastive:.2f} nats.
 2. Captioning: all captions of 8 pictures a step; {captioning}.
@@ -34,7 +35,8 @@ Made by `genmm train builtin` from: {sources}.
    from the contrastive head; queries, pictures and names of things are mapped to identifiers,
    questions about further pictures to their answers, and look-alike pictures go on being told
    apart at each third step; {finding}.
-5. Settling: the same at a lower rate, look-alike pictures told apart at each step; {settling}.
+5. Settling: the same at a lower rate, look-alike pictures told apart at each step;
+   {settling}.
 
 ## Use and limits
 
@@ -63,6 +65,7 @@ def model_card(sources: Sequence[Path], figures: Mapping[str, Any]) -> str:
         sources=", ".join(f"{Path(s).parent.name}/{Path(s).name}" for s in sources),
         pictures=figures["pictures"],
         captions=figures["captions"],
+        questions=figures["questions"],
         contrastive=figures["contrastive_loss"],
         captioning=_shown(figures["captioning"]),
         telling=_shown(figures["telling_apart"]),

@@ -86,6 +86,7 @@ def train(
     asked = None if questions is None else load_questions(questions, model, work, progress=progress)
     _start_at_word_scale(model)
     figures: dict[str, Any] = {"pictures": len(data), "captions": sum(map(len, data.captions))}
+    figures["questions"] = 0 if asked is None else len(asked[0])
     figures["contrastive_loss"] = _contrastive(model, data, work, seed, progress)
     adapter = add_adapter(model)
     model.model.language_model.to(torch.bfloat16)
