@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from genmm_retriever.building_clues import mark_described, update_clues
@@ -218,13 +219,12 @@ class Builder:
         pairs = [
             (row, text) for (row, _), texts in zip(ready, named, strict=True) for text in texts
         ]
-        empty = self.model.prefill([null_prompt(self.model)])
+        score = null_scorer(self.model)
         # Batches end at an item's end: an item's identifiers are put together.
         with self._bar(len(pairs), "identifying") as bar:
             for group in _grouped(pairs):
                 tokens = [[*self.model.encode(text), self.model.eos_token_id] for _, text in group]
-                same = torch.zeros(len(tokens), dtype=torch.int64)
-                scored = self.model.score_from(empty, same, tokens)
+                scored = score(tokens)
                 self.writer.put_identifiers(
                     [
                         IdentifierRecord(row, text, tuple(ids), tuple(logprobs.tolist()))
@@ -317,8 +317,20 @@ def stage_and_build(
 
 def knows_topics(model: object) -> bool:
     """Whether a model brings topics along that identifiers begin with."""
-    see: Any = getattr(model, "topics", None)
-    return see is not None and bool(see(1, texts=["a dog"])[0])
+    return bool(getattr(model, "topic_names", ()))
+
+
+def null_scorer(model: MLLM) -> Callable[[Sequence[Sequence[int]]], list[Tensor]]:
+    """What tells how likely each token of some identifiers is without a query.
+
+    The empty query is run once, whatever is scored after it.
+    """
+    empty = model.prefill([null_prompt(model)])
+
+    def score(sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        return model.score_from(empty, torch.zeros(len(sequences), dtype=torch.int64), sequences)
+
+    return score
 
 
 def _grouped(pairs: Sequence[tuple[int, str]]) -> list[list[tuple[int, str]]]:

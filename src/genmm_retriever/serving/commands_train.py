@@ -13,6 +13,9 @@ from .options import Device, IndexPath, Limit
 if TYPE_CHECKING:
     from ..training import TrainingReport
 
+Minutes = Annotated[
+    float | None, typer.Option(min=0.1, help="Stop after so many minutes of training.")
+]
 BUILTIN = "train builtin"
 """One name with a blank in it, beside `train`: see `TrainGroup`."""
 
@@ -50,9 +53,7 @@ def train(
     epochs: Annotated[
         float | None, typer.Option(min=0.01, help="Passes over all pairs; 3, or 2 up to 100 items.")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Stop after so many minutes of training.")
-    ] = None,
+    minutes: Minutes = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="So many steps of 16 prompts instead of epochs.")
     ] = None,
@@ -126,9 +127,7 @@ def train_builtin(
         Path | None,
         typer.Option(metavar="FILE", help="JSONL of questions about pictures, with answers."),
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Stop after so many minutes.")
-    ] = None,
+    minutes: Minutes = None,
     limit: Limit = None,
     seed: Annotated[int, typer.Option(help="Of the order of examples.")] = 0,
     device: Device = None,

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from genmm_retriever.building import null_scorer
 from genmm_retriever.constraints.trie import TokenTrie
 from genmm_retriever.decoding.aggregate import aggregate
 from genmm_retriever.decoding.search import constrained_beam_search
-from genmm_retriever.describing import null_prompt
 from genmm_retriever.finding import IDENTIFIER_BEAMS, beam_config
 from genmm_retriever.models.base import MLLM, Prompt
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
@@ -115,8 +114,6 @@ def null_logprobs(model: MLLM, sequences: Sequence[Sequence[int]]) -> Iterator[T
     """Log-probability of each token of identifiers without a query, one tensor an identifier."""
     if not sequences:
         return
-    empty = model.prefill([null_prompt(model)])
+    score = null_scorer(model)
     for start in range(0, len(sequences), _IDENTIFIERS_AT_ONCE):
-        batch = sequences[start : start + _IDENTIFIERS_AT_ONCE]
-        same = torch.zeros(len(batch), dtype=torch.int64)
-        yield from model.score_from(empty, same, batch)
+        yield from score(sequences[start : start + _IDENTIFIERS_AT_ONCE])

@@ -7,7 +7,6 @@ before it, so a run that was killed and goes on ends like one that was not.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from genmm_retriever.training.exam import Exam, Figures
 from genmm_retriever.training.learner import Learner
 from genmm_retriever.training.lessons import Curriculum
 from genmm_retriever.training.lora import Adapted
+from genmm_retriever.training.rates import warm_cosine
 
 PATIENCE = 3
 _SAVE_EVERY_SECONDS = 60.0
@@ -57,7 +57,7 @@ class Schedule:
     def factor(self, step: int, share: float) -> float:
         """What the peak is multiplied by."""
         warmup = min(100, max(1, self.steps // 10))
-        return min(1.0, (step + 1) / warmup) * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+        return warm_cosine(step, warmup, share)
 
 
 @dataclass

@@ -49,6 +49,14 @@ class CandidateView:
         return image if isinstance(image, ImagePart) and image.features is not None else None
 
 
+def generation_scores(
+    candidates: Sequence[CandidateView], *, missing: float = np.nan
+) -> np.ndarray:
+    """First-stage scores in nats, [n]; `missing` where nothing led to a candidate."""
+    scores = [missing if c.generation is None else c.generation for c in candidates]
+    return np.array(scores, dtype=float)
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """A verifier's parts for n candidates; NaN where one was not computed.
@@ -73,9 +81,8 @@ class Parts:
     @classmethod
     def unread(cls, candidates: Sequence[CandidateView], **judged: np.ndarray) -> Parts:
         """The first stage's scores, and what is judged of the candidates; nothing else."""
-        scores = [np.nan if c.generation is None else c.generation for c in candidates]
         none = np.full(len(candidates), np.nan)
-        return cls(none, none, none, np.array(scores, dtype=float), judged=judged)
+        return cls(none, none, none, generation_scores(candidates), judged=judged)
 
     @property
     def words(self) -> np.ndarray:

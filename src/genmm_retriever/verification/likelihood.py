@@ -14,7 +14,7 @@ from genmm_retriever.verification.cascade import Cascade, Policy
 from genmm_retriever.verification.cheap import cheap_parts
 from genmm_retriever.verification.costs import TokenCosts
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
-from genmm_retriever.verification.protocol import LEAST
+from genmm_retriever.verification.protocol import with_room_below
 from genmm_retriever.verification.reverse import ReverseLikelihood
 
 
@@ -81,8 +81,7 @@ class LikelihoodVerifier:
         seen = ~np.isnan(parts.likelihood)
         probability = sigmoid(np.where(seen, self.calibration.full(parts), unseen))
         if seen.any():
-            probability[seen] = np.maximum(probability[seen], LEAST)
-            ceiling = probability[seen].min() * 0.999
+            probability, ceiling = with_room_below(probability, seen)
             probability[~seen] = np.minimum(probability[~seen], ceiling)
         return probability, parts
 

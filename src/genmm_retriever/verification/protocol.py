@@ -8,7 +8,12 @@ from typing import Protocol
 import numpy as np
 
 from genmm_retriever.verification.calibration import Calibration
-from genmm_retriever.verification.features import CandidateView, Parts, QueryView
+from genmm_retriever.verification.features import (
+    CandidateView,
+    Parts,
+    QueryView,
+    generation_scores,
+)
 
 
 class Verifier(Protocol):
@@ -35,9 +40,25 @@ class Verifier(Protocol):
 
 def first_stage_order(candidates: Sequence[CandidateView]) -> np.ndarray:
     """Places by first-stage score, best first, [n]; equals as given, those without one last."""
-    scores = [-np.inf if c.generation is None else c.generation for c in candidates]
-    order: np.ndarray = np.argsort(-np.array(scores, dtype=float), kind="stable")
+    scores = generation_scores(candidates, missing=-np.inf)
+    order: np.ndarray = np.argsort(-scores, kind="stable")
     return order
+
+
+_LEAST = 1e-300
+"""Probability of a candidate that was looked at, at least: room for the others below it."""
+
+
+def with_room_below(probability: np.ndarray, looked: np.ndarray) -> tuple[np.ndarray, float]:
+    """Probabilities [n], and the most that one of those not looked at may have.
+
+    Args:
+        probability: Of n candidates.
+        looked: Which were looked at, [n], bool; at least one.
+    """
+    raised: np.ndarray = probability.copy()
+    raised[looked] = np.maximum(raised[looked], _LEAST)
+    return raised, float(raised[looked].min() * 0.999)
 
 
 def fill_below(
@@ -52,15 +73,8 @@ def fill_below(
     """
     if not looked.any() or looked.all():
         return probability
-    filled: np.ndarray = probability.copy()
-    filled[looked] = np.maximum(filled[looked], LEAST)
-    ceiling = filled[looked].min() * 0.999
-    scores = np.array([-np.inf if c.generation is None else c.generation for c in candidates])
-    rest = scores[~looked]
+    filled, ceiling = with_room_below(probability, looked)
+    rest = generation_scores(candidates, missing=-np.inf)[~looked]
     best = rest.max()
     filled[~looked] = ceiling * (np.exp(rest - best) if np.isfinite(best) else 0.0)
     return filled
-
-
-LEAST = 1e-300
-"""Probability of a candidate that was looked at, at least: room for the others below it."""

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
 
+TOPIC_SHARPNESS = 15.0
+"""Of a query's distribution over topics; on Flickr8k dev the pictures' own are likeliest so."""
+
 
 class ContrastiveHead(nn.Module):
     """Pictures and sentences into one space, trained with InfoNCE.
@@ -64,6 +67,10 @@ class ContrastiveHead(nn.Module):
         """Sentence vectors [n, sentence_dim] -> unit vectors [n, d]."""
         sentences = sentences.to(self.shared.weight.dtype)
         return nn.functional.normalize(self.text(sentences) + self.shared(sentences), dim=-1)
+
+    def topic_logprobs(self, vectors: Tensor) -> Tensor:
+        """How likely queries with these unit vectors [n, d] mean each topic, [n, topics], nats."""
+        return (TOPIC_SHARPNESS * vectors @ self.topics.to(vectors.dtype).T).log_softmax(dim=-1)
 
     def nearest_topics(self, vectors: Tensor, most: int) -> Tensor:
         """Unit vectors [n, d] of pictures or texts -> their nearest topics, [n, most], int64.

@@ -21,8 +21,6 @@ from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
 _IMAGES_AT_ONCE = 16
-TOPIC_SHARPNESS = 15.0
-"""Of a query's distribution over topics; on Flickr8k dev the pictures' own are likeliest so."""
 
 
 class BuiltinMLLM(TransformersMLLM):
@@ -148,8 +146,7 @@ class BuiltinMLLM(TransformersMLLM):
         if features is not None:
             parts.append(self.embed_images(features.unsqueeze(0)))
         vector = torch.nn.functional.normalize(torch.cat(parts).mean(dim=0), dim=0)
-        scores = TOPIC_SHARPNESS * (self.model.contrastive.topics.to(vector.dtype) @ vector)
-        logprobs: list[float] = scores.log_softmax(dim=0).tolist()
+        logprobs: list[float] = self.model.contrastive.topic_logprobs(vector).tolist()
         return logprobs
 
     @torch.no_grad()
@@ -176,14 +173,9 @@ class BuiltinMLLM(TransformersMLLM):
             features: Grid features [n, cells, vision_dim].
             least: Labels below this probability are left out.
         """
-        from genmm_retriever.models.builtin.labels import label_names
+        from genmm_retriever.models.builtin.labels import likely_labels
 
-        names = label_names()
-        best, label = self.model.model.classify(features.to(self.device)).topk(5, dim=-1)
-        return [
-            [(names[i][0], p) for p, i in zip(probabilities, labels, strict=True) if p >= least]
-            for probabilities, labels in zip(best.tolist(), label.tolist(), strict=True)
-        ]
+        return likely_labels(self.model.model.classify(features.to(self.device)), least)
 
 
 def load_builtin(

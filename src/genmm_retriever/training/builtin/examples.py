@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
-from genmm_retriever.models.builtin.text import answer_ids, normalise, prompt_ids
+from genmm_retriever.models.builtin.text import answer_ids
 from genmm_retriever.training.builtin.data import CaptionedImages
+from genmm_retriever.training.builtin.forms import Forms
 from genmm_retriever.training.builtin.packing import pack
 from genmm_retriever.training.builtin.trainer import Learner
 
@@ -19,7 +20,7 @@ Metrics = dict[str, float]
 _ROWS_AT_ONCE = 1024
 
 
-class IdentifierExamples:
+class IdentifierExamples(Forms):
     """Mixed examples of the forms that retrieval uses; a loss to add to another one's.
 
     A query is one human caption, the answer an identifier made of another caption of the same
@@ -49,10 +50,9 @@ class IdentifierExamples:
         paraphrases: int = 3,
         nulls: int = 2,
     ) -> None:
-        self.data, self.tokenizer, self.config = data, tokenizer, config
+        super().__init__(data, tokenizer, config)
         self.identifiers = [[answer_ids(tokenizer, text) for text in some] for some in identifiers]
         self.counts = {"find": finds, "look": looks, "paraphrase": paraphrases, "null": nulls}
-        self.eos = int(tokenizer.eos_token_id)
 
     def __call__(self, learner: Learner, rng: random.Random) -> tuple[Tensor, Metrics]:
         """Mean NLL a token over one mixed batch."""
@@ -85,16 +85,6 @@ class IdentifierExamples:
             answers.append(self._some_identifiers(picture, None, rng))
             answers.append([answer_ids(self.tokenizer, rng.choice(self.data.captions[another]))])
         return prompts, answers, pictures
-
-    def _prompt(self, *parts: str | None) -> list[int]:
-        config = self.config
-        return prompt_ids(self.tokenizer, parts, config.image_token_id, config.image_seq_length)
-
-    def _caption(self, picture: int, rng: random.Random) -> tuple[int, str]:
-        captions = self.data.captions[picture]
-        place = rng.randrange(len(captions))
-        # Users write in any case, with or without a full stop.
-        return place, captions[place] if rng.random() < 0.5 else normalise(captions[place])
 
     def _some_identifiers(
         self, picture: int, not_of: int | None, rng: random.Random

@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
-from genmm_retriever.models.builtin.text import answer_ids, normalise, prompt_ids
+from genmm_retriever.models.builtin.text import answer_ids
 from genmm_retriever.training.builtin.data import CaptionedImages
+from genmm_retriever.training.builtin.forms import Forms
 from genmm_retriever.training.builtin.packing import pack
 from genmm_retriever.training.builtin.trainer import Learner, StepLoss
 
@@ -50,7 +51,7 @@ class FindingData:
     questioned: CaptionedImages | None = None
 
 
-class FindingExamples:
+class FindingExamples(Forms):
     """Mixed examples of the forms that retrieval uses; a loss to add to another one's.
 
     A query is one human caption, the answers are identifiers of its picture under the nearest
@@ -88,12 +89,11 @@ class FindingExamples:
         paraphrases: int = 1,
         nulls: int = 1,
     ) -> None:
-        self.data, self.targets = data, targets
-        self.tokenizer, self.config = tokenizer, config
+        super().__init__(data, tokenizer, config)
+        self.targets = targets
         self.finds, self.begins, self.looks = finds, begins, looks
         self.labels, self.asks = labels, asks
         self.paraphrases, self.nulls = paraphrases, nulls
-        self.eos = int(tokenizer.eos_token_id)
         counts = [len(own) for own in data.captions]
         self.first = np.concatenate([[0], np.cumsum(counts)]).tolist()
 
@@ -190,16 +190,6 @@ class FindingExamples:
             rows.append((self._prompt("Find: "), self._seen_or_said(picture, rng)))
             rows.append((self._prompt("Describe."), [rng.choice(rng.choice(self.data.captions))]))
         return rows
-
-    def _prompt(self, *parts: str | None) -> list[int]:
-        config = self.config
-        return prompt_ids(self.tokenizer, parts, config.image_token_id, config.image_seq_length)
-
-    def _caption(self, picture: int, rng: random.Random) -> tuple[int, str]:
-        captions = self.data.captions[picture]
-        place = rng.randrange(len(captions))
-        # Users write in any case, with or without a full stop.
-        return place, captions[place] if rng.random() < 0.5 else normalise(captions[place])
 
     def _of_picture(self, picture: int, not_of: int | None, rng: random.Random) -> list[str]:
         """One identifier under the nearest topic, and one under any."""

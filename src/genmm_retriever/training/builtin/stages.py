@@ -11,14 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
-from genmm_retriever.models.builtin.text import answer_ids, prompt_ids
+from genmm_retriever.models.builtin.text import answer_ids
 from genmm_retriever.training.builtin.data import CaptionedImages
+from genmm_retriever.training.builtin.forms import Forms
 from genmm_retriever.training.builtin.losses import discriminative_loss
 from genmm_retriever.training.builtin.packing import pack
 from genmm_retriever.training.builtin.trainer import Learner, StepLoss
 
 
-class Curriculum:
+class Curriculum(Forms):
     """Makes the steps' batches; each step is a pure function of (seed, step).
 
     Args:
@@ -35,15 +36,10 @@ class Curriculum:
         config: GenmmBuiltinConfig,
         seed: int = 0,
     ) -> None:
-        self.data, self.tokenizer, self.config, self.seed = data, tokenizer, config, seed
-        self.eos = int(tokenizer.eos_token_id)
+        super().__init__(data, tokenizer, config)
+        self.seed = seed
         self.answers = [[answer_ids(tokenizer, text) for text in texts] for texts in data.captions]
         self.describe = self._prompt(None, "Describe.")
-
-    def _prompt(self, *parts: str | None) -> list[int]:
-        return prompt_ids(
-            self.tokenizer, parts, self.config.image_token_id, self.config.image_seq_length
-        )
 
     def _epoch_rows(self, epoch: int) -> list[int]:
         return random.Random(f"{self.seed}-{epoch}").sample(range(len(self.data)), len(self.data))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
 from genmm_retriever.training.builtin import checkpoint
 from genmm_retriever.training.builtin.packing import PackedBatch, answer_logprobs
+from genmm_retriever.training.rates import warm_cosine
 
 StepLoss = Callable[["Learner"], tuple[Tensor, dict[str, float]]]
 
@@ -141,9 +141,7 @@ def run_stage(
             share = max(share, (time.monotonic() - start) / (60 * stage.minutes))
         if share >= 1:
             break
-        factor = min(1.0, (step + 1) / stage.warmup) * (
-            0.1 + 0.45 * (1 + math.cos(math.pi * share))
-        )
+        factor = warm_cosine(step, stage.warmup, share)
         for group in optimiser.param_groups:
             group["lr"] = group["rate"] * factor
         # Dropout of a step does not depend on where a run was interrupted.
