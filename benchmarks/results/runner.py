@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import sys
@@ -20,6 +21,7 @@ from benchmarks.results.indexes import (
     later_rows,
     make_index,
 )
+from benchmarks.results.models import load
 from benchmarks.results.settings import IndexRecipe, Setting
 from genmm_retriever.corpus.store import IndexReader
 from genmm_retriever.errors import InputError
@@ -27,7 +29,6 @@ from genmm_retriever.evaluation.datasets import EvalQuery, QuerySet, read_querie
 from genmm_retriever.evaluation.metrics import mean_metrics, per_query_metrics
 from genmm_retriever.evaluation.report import EvalReport, evaluate
 from genmm_retriever.identifiers import SentenceEncoder, default_encoder
-from genmm_retriever.models.loading import load_model
 from genmm_retriever.retriever import VERIFIERS, GenerativeMMRetriever
 
 
@@ -55,7 +56,7 @@ class Runner:
     model: Any = "builtin"
     limit: int | None = 500
     seed: int = 0
-    load: Callable[[str], Any] = load_model
+    load: Callable[[str], Any] = load
     encoder: Callable[[], SentenceEncoder] = default_encoder
     progress: bool = True
     _models: dict[str, Any] = field(default_factory=dict, init=False)
@@ -160,7 +161,8 @@ class Runner:
     def _figures(self, index: Path, setting: Setting, model: Any) -> dict[str, Any]:
         queries = self._sample(setting.index.direction)
         options: dict[str, Any] = {"verify": setting.verify, "num_beams": setting.beams}
-        with GenerativeMMRetriever.from_index(index, model=model, **options) as retriever:
+        asked = model if setting.guided else unguided(model)
+        with GenerativeMMRetriever.from_index(index, model=asked, **options) as retriever:
             report = evaluate(retriever, queries, progress=self.progress)
             items, names = len(retriever), retriever.info()["identifiers"]
         found = report.to_json()
@@ -186,6 +188,13 @@ class Runner:
                 "describe the pictures of the same file: genmm index FILE --output INDEX",
             )
         return asked
+
+
+def unguided(model: Any) -> Any:
+    """The same model, which leaves the choice of topics to its language model."""
+    alone = copy.copy(model)
+    alone.calibration = {**(getattr(model, "calibration", None) or {}), "guidance": 0.0}
+    return alone
 
 
 def by_age(report: EvalReport, later: frozenset[str]) -> dict[str, dict[str, float]]:

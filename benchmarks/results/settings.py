@@ -47,11 +47,13 @@ class Setting:
         index: The index.
         verify: Verifier, or "off".
         beams: Width of the search; None for what the kind of index does best with.
+        guided: Whether the contrastive head looks ahead to topics, or the language model is alone.
     """
 
     index: IndexRecipe = IndexRecipe()
     verify: str = "off"
     beams: int | None = None
+    guided: bool = True
 
     @property
     def key(self) -> str:
@@ -87,7 +89,7 @@ class Question:
 
 
 def _with(**changes: Any) -> Setting:
-    asking = {name: changes.pop(name) for name in ("verify", "beams") if name in changes}
+    asking = {name: changes.pop(name) for name in ("verify", "beams", "guided") if name in changes}
     return replace(Setting(), index=replace(IndexRecipe(), **changes), **asking)
 
 
@@ -113,6 +115,12 @@ def questions(untrained: str | None = None) -> list[Question]:
             "What does verification add, and which verifier?",
             ("verify",),
             tuple(_with(verify=verifier) for verifier in verifiers),
+        ),
+        Question(
+            "guide",
+            "What does the contrastive head's look-ahead to topics add?",
+            ("guided", "verify"),
+            tuple(_with(guided=guided, verify=v) for guided in (True, False) for v in both),
         ),
         Question(
             "length",
@@ -156,7 +164,7 @@ def questions(untrained: str | None = None) -> list[Question]:
                 "Trained decoding against training-free",
                 ("model", "identifiers"),
                 tuple(
-                    _with(model=model, identifiers=kind)
+                    _with(model=model, identifiers=kind, guided=False)
                     for model in (None, untrained)
                     for kind in schemes
                 ),

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.results.__main__ import main
 from benchmarks.results.document import document, read_rows
 from benchmarks.results.indexes import described_pictures, later_rows, make_index
-from benchmarks.results.runner import Runner
+from benchmarks.results.runner import Runner, unguided
 from benchmarks.results.settings import IndexRecipe, Question, Setting, questions
 
 from genmm_retriever import building
@@ -267,6 +267,14 @@ def test_the_questions_are_those_of_the_papers():
     assert {s.index.added for s in asked["added"].settings} == {0.0, 0.1, 0.5}
     assert {s.index.model for s in asked["training"].settings} == {None, "models/untrained"}
     assert "training" not in {one.name for one in questions()}
+
+
+def test_without_the_guide_the_language_model_is_alone(tiny_builtin):
+    alone = unguided(tiny_builtin)
+    assert alone.calibration["guidance"] == 0.0
+    assert (tiny_builtin.calibration or {}).get("guidance") != 0.0
+    (guide,) = [one for one in questions() if one.name == "guide"]
+    assert Counter(setting.guided for setting in guide.settings) == {True: 2, False: 2}
 
 
 def test_the_command_line(tmp_path, capsys):
