@@ -112,6 +112,7 @@ def _make_builtin(seed: int = 0, **changes: Any) -> tuple[Any, Any]:
             model.model.objects.absent,
             model.model.objects.confidence,
             model.contrastive.label_vectors,
+            model.matching.label_vectors,
         ):
             torch.nn.init.normal_(value)
         _calibrate(model.model.vision)

@@ -18,6 +18,7 @@ from genmm_retriever.finding import IDENTIFIER_BEAMS, FirstStage, Found, Identif
 from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.schema import Evidence, Hit, ImageRef, Item, Query
 from genmm_retriever.verification import (
+    Calibration,
     CandidateView,
     Parts,
     QueryView,
@@ -83,7 +84,7 @@ class Asker:
         }
         self.verifier = make_verifier("likelihood", model, **self._limits)
         self._verifiers: dict[str, Verifier] = {"likelihood": self.verifier}
-        self.first = _first_stage(reader, model, num_beams, self.verifier.calibration.debias)
+        self.first = _first_stage(reader, model, num_beams, self.verifier.calibration)
 
     def ask(
         self, queries: Sequence[Query], k: int, *, verify: str, trace: Trace
@@ -222,14 +223,20 @@ class Asker:
 
 
 def _first_stage(
-    reader: IndexReader, model: MLLM, num_beams: int | None, debias: float
+    reader: IndexReader, model: MLLM, num_beams: int | None, weights: Calibration
 ) -> FirstStage:
     """What leads to items in this index."""
     if reader.settings.identifiers == "clue":
         from genmm_retriever.finding_clues import ClueStage
 
         return ClueStage(reader, model, num_beams=num_beams)
-    return IdentifierStage(reader, model, num_beams=num_beams or IDENTIFIER_BEAMS, debias=debias)
+    return IdentifierStage(
+        reader,
+        model,
+        num_beams=num_beams or IDENTIFIER_BEAMS,
+        debias=weights.debias,
+        guidance=weights.guidance,
+    )
 
 
 def _opened(reference: ImageRef) -> ImagePart:

@@ -26,8 +26,6 @@ from genmm_retriever.verification import QueryView
 
 IDENTIFIER_BEAMS = 50
 _SHOWN_IDENTIFIERS = 3
-_GUIDANCE = 2.0
-"""Weight of the contrastive head beside the language model in the choice of a topic."""
 _OPEN_LEAVES = 48
 """Identifiers under a beam that begins with a topic at which it is written no further."""
 _LEAVES_AT_ONCE = 64
@@ -110,12 +108,22 @@ class IdentifierStage:
         model: The model that the index was built with.
         num_beams: Width of the search.
         debias: Weight of the unconditional log-probability.
+        guidance: Weight of the contrastive head in the choice of a topic; zero: it is not asked.
     """
 
-    def __init__(self, reader: IndexReader, model: MLLM, *, num_beams: int, debias: float) -> None:
+    def __init__(
+        self,
+        reader: IndexReader,
+        model: MLLM,
+        *,
+        num_beams: int,
+        debias: float,
+        guidance: float = 0.0,
+    ) -> None:
         self.model = model
+        self._guidance = guidance
         self.beam = beam_config(reader, num_beams, debias)
-        self._topics = _topic_tokens(model) if self.beam.open_leaves else []
+        self._topics = _topic_tokens(model) if self.beam.open_leaves and guidance else []
         self.trie = read_trie(reader)
 
     def find(
@@ -136,7 +144,7 @@ class IdentifierStage:
             return None
         logprobs = see.topic_logprobs(query.text, features)
         return Guide.over(
-            (tokens, _GUIDANCE * logprob)
+            (tokens, self._guidance * logprob)
             for tokens, logprob in zip(self._topics, logprobs, strict=True)
         )
 

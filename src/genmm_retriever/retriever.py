@@ -82,7 +82,7 @@ class GenerativeMMRetriever:
         k: int = 10,
         verify: str | bool = "likelihood",
         num_beams: int | None = None,
-        candidates: int = 100,
+        candidates: int = 200,
         budget: int | Literal["auto"] | None = "auto",
         budget_ms: float | None = None,
         cascade: bool | None = None,

@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
-from genmm_retriever.models.builtin.contrastive import ContrastiveHead
-from genmm_retriever.training.builtin.contrastive import ContrastiveData, train_contrastive
+from genmm_retriever.models.builtin.contrastive import ContrastiveHead, WordedHead
+from genmm_retriever.models.builtin.text import padded_words
+from genmm_retriever.training.builtin.contrastive import (
+    ContrastiveData,
+    sentence_side,
+    train_contrastive,
+    worded_side,
+)
 
 PICTURES, CAPTIONS = 40, 3
 
@@ -50,11 +56,39 @@ def test_it_learns_a_toy_mapping(config, toy):
     torch.manual_seed(1)
     head = ContrastiveHead(config).eval()
     before = accuracy(head, toy)
-    loss = train_contrastive(head, toy, epochs=40, batch=20, progress=False)
+    side = sentence_side(head, toy)
+    loss = train_contrastive(head, toy, side, epochs=40, batch=20, progress=False)
     assert before < 0.3
     assert accuracy(head, toy) > 0.9
     assert loss < 0.7 * np.log(20)  # of guessing among a batch, with dropout
     assert not head.training
+
+
+def test_words_tell_apart_what_sentence_vectors_do_not(config, toy):
+    torch.manual_seed(1)
+    head = WordedHead(config)
+    blind = ContrastiveData(
+        toy.features, toy.probabilities, torch.ones_like(toy.sentences), toy.owner
+    )
+    embedding = torch.randn(PICTURES + 5, config.text_config.hidden_size)
+    # A word of the picture's own, among words that say nothing.
+    tokens = [
+        [PICTURES + i % 5, int(one), PICTURES][: 2 + i % 2] for i, one in enumerate(toy.owner)
+    ]
+    side = worded_side(head, blind, tokens, embedding)
+    train_contrastive(head, blind, side, epochs=60, batch=20, progress=False)
+    with torch.no_grad():
+        pictures = head.embed_images(blind.features, blind.probabilities)
+        found = (side(range(len(tokens))) @ pictures.T).argmax(dim=1)
+        longer = torch.tensor([[*tokens[4], -1, -1]])
+        padded = head.embed_texts(blind.sentences[[4]], longer, embedding)
+        assert torch.allclose(side([4]), padded, atol=1e-6)  # nothing beyond the end is read
+    assert float((found.numpy() == toy.owner).mean()) > 0.8
+
+
+def test_texts_of_different_lengths_in_one_table():
+    assert padded_words([[3], [], [4, 5]]).tolist() == [[3, -1], [-1, -1], [4, 5]]
+    assert padded_words([[]]).tolist() == [[-1]]
 
 
 def test_equal_seeds_give_equal_heads(config, toy):
@@ -63,7 +97,8 @@ def test_equal_seeds_give_equal_heads(config, toy):
         torch.manual_seed(9)
         head = ContrastiveHead(config)
         torch.manual_seed(noise)  # what happened before must not matter
-        train_contrastive(head, toy, epochs=2, batch=16, seed=5, progress=False)
+        side = sentence_side(head, toy)
+        train_contrastive(head, toy, side, epochs=2, batch=16, seed=5, progress=False)
         heads.append(head.state_dict())
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
 

@@ -83,6 +83,8 @@ def test_it_writes_what_ships(source, small, tmp_path):
     assert len(names) == len(set(names)) == figures["topics"] > 6
     head = load_file(tmp_path / "out" / "head.safetensors")
     assert "contrastive.label_vectors" not in head
+    assert "matching.label_vectors" not in head
+    assert "matching.blend.weight" in head
     assert "model.projector.up.weight" in head
     assert len(head["contrastive.topics"]) == len(names)
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -169,6 +171,7 @@ def test_the_card_tells_figures_and_folder_names_only(tmp_path):
         "captions": 9,
         "questions": 4,
         "contrastive_loss": 1.234,
+        "matching_loss": 5.678,
         "captioning": {"nll": 2.34567},
         "telling_apart": {"accuracy": 0.5},
         "finding": {"find": 1.5},
@@ -178,6 +181,7 @@ def test_the_card_tells_figures_and_folder_names_only(tmp_path):
     card = model_card([tmp_path / "flickr8k" / "train.jsonl"], figures)
     assert "from: flickr8k/train.jsonl." in card
     assert "final loss 1.23 nats" in card
+    assert "5.68 of the second" in card
     assert "nll 2.35" in card
     assert "accuracy 0.5" in card
     assert "12 topics" in card

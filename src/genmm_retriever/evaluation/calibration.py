@@ -4,7 +4,7 @@
 
 Logistic models are fitted: one for candidates whose likelihood is known, one for those beyond
 the budget, and with `--words` one for those whose words were read. First the weights that rank
-best (a softmax over each query's candidates), then at least 0.6 of the contrastive weight for
+best (a softmax over each query's candidates), then at least 0.3 of the contrastive weight for
 the objects that the classifier sees, so that things which the judged queries do not ask for
 are found too, then one scale and one bias that make probabilities of them (Platt, 1999).
 Margins say who can still win (`evaluation.margins`). If the order so found is worse on the
@@ -39,15 +39,17 @@ from genmm_retriever.retriever import GenerativeMMRetriever
 from genmm_retriever.schema import Hit
 from genmm_retriever.verification import Calibration, Parts
 
-LEAST_OBJECTS = 0.6
+LEAST_OBJECTS = 0.3
 """Weight of the objects as a part of the contrastive one, at least.
 
-Captions of everyday photographs, which the contrastive head was trained on, need less (0.2);
-0.6 costs the cheap parts alone two points of R@10 there, and finds a cup of coffee, which no
-caption of theirs named.
+Captions of everyday photographs, which the contrastive heads were trained on, need none; 0.3
+costs the cheap parts alone less than a point of R@1 there (0.6: two), and finds a cup of coffee,
+which no caption of theirs named.
 """
 _CHEAP = ("contrastive", "objects", "generation")
 _JUDGES = ("choice_scale", "choice_bias", "yesno_scale", "yesno_bias")
+_KEPT = (*_JUDGES, "guidance")
+"""What fitting the likelihood's weights leaves as it is; the beam was steered by the last."""
 _DEPTH = 10
 
 
@@ -265,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = json.loads(given.output.read_text()) if given.output.is_file() else {}
     known = settings.get("calibration", {})
     found = _fitted_judge(given, chosen) if given.verify != "likelihood" else _fitted(given, chosen)
-    kept = known if given.verify != "likelihood" else {k: known[k] for k in _JUDGES if k in known}
+    kept = known if given.verify != "likelihood" else {k: known[k] for k in _KEPT if k in known}
     settings["calibration"] = kept | {name: round(weight, 4) for name, weight in found.items()}
     given.output.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(settings["calibration"], indent=2))
@@ -278,7 +280,7 @@ def _fitted(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str,
         debias = Calibration.of(retriever.model).debias
         seen = observe(retriever, chosen, words=given.words)
     found = fit(seen, budget=given.budget, debias=debias, level=given.level)
-    return {name: weight for name, weight in found.to_json().items() if name not in _JUDGES}
+    return {name: weight for name, weight in found.to_json().items() if name not in _KEPT}
 
 
 def _fitted_judge(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str, float]:

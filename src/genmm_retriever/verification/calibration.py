@@ -51,6 +51,8 @@ class Calibration:
         words_reach_slope: As `reach_slope`, of the log-odds with the words.
         words_reach_margin: As `reach_margin`, of the log-odds with the words.
         debias: Weight of the unconditional log-probability in the beam.
+        guidance: Weight of what a contrastive head says of the topics that a query may mean,
+            beside the language model in the beam; zero leaves the choice to the latter.
         choice_scale: Weight of the log-odds that a choice among options gives.
         choice_bias: Log-odds added to it.
         yesno_scale: Weight of the log-odds of "yes" over "no".
@@ -77,6 +79,7 @@ class Calibration:
     words_reach_slope: float = 1.0
     words_reach_margin: float = math.inf
     debias: float = 1.0
+    guidance: float = 4.0
     choice_scale: float = 1.0
     choice_bias: float = 0.0
     yesno_scale: float = 1.0

@@ -105,7 +105,8 @@ def _assemble(gguf: Path, assets: Path, folder: Path) -> None:
             f"{assets / HEAD_FILE} cannot be used: {str(error).splitlines()[0]}",
             "reinstall the package",
         ) from error
-    lost = [name for name in missing if name.startswith(("model.projector.", "contrastive.image"))]
+    trained = ("model.projector.", "contrastive.image", "matching.image")
+    lost = [name for name in missing if name.startswith(trained)]
     if lost or unexpected:
         raise ModelError(
             f"{assets / HEAD_FILE} does not fit the model ({(lost or unexpected)[0]})",
@@ -160,7 +161,8 @@ def untrained(
     tokenizer = processor.tokenizer
     model.model.objects.set_labels([plain_ids(tokenizer, f" {n[0]},") for n in label_names()])
     sentences = MiniLMEncoder().encode([", ".join(names) for names in label_names()])
-    model.contrastive.label_vectors.copy_(torch.from_numpy(sentences))
+    for head in (model.contrastive, model.matching):
+        head.label_vectors.copy_(torch.from_numpy(sentences))
     return model, processor
 
 

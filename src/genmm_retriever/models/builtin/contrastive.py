@@ -1,8 +1,9 @@
-"""A small contrastive head: the cheap half of a fused verifier.
+"""Two small contrastive heads: the cheap half of a fused verifier.
 
-Both sides share one linear map of sentence space: the text side maps the query's sentence
-vector, the picture side the expected sentence vector of its labels. Objects that no caption
-named in training are still matched through it.
+Both sides of a head share one linear map of sentence space: the text side maps the query's
+sentence vector, the picture side the expected sentence vector of its labels. Objects that no
+caption named in training are still matched through it. The first head also carries the topics;
+the second reads the words of a text beside its sentence vector, and errs elsewhere.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
 
 TOPIC_SHARPNESS = 15.0
 """Of a query's distribution over topics; on Flickr8k dev the pictures' own are likeliest so."""
+_WORD_DROPOUT = 0.15
+_WORD_SCALE = 8.0
+"""Of unit word vectors: about what the layers behind them are initialised for."""
 
 
-class ContrastiveHead(nn.Module):
+class TwinTowers(nn.Module):
     """Pictures and sentences into one space, trained with InfoNCE.
 
     Attributes:
         label_vectors: Sentence vectors of the labels, [labels, sentence_dim]; filled when
             the model is put together.
-        topics: Centres of the topics, [topics, contrastive_dim]; see `nearest_topics`.
         scale: Log of the inverse temperature.
     """
 
     label_vectors: Tensor
-    topics: Tensor
 
     def __init__(self, config: GenmmBuiltinConfig) -> None:
         super().__init__()
@@ -54,7 +56,6 @@ class ContrastiveHead(nn.Module):
             "label_vectors",
             torch.zeros(config.num_labels_vision, config.sentence_dim),
         )
-        self.register_buffer("topics", torch.zeros(len(config.topics), width))
 
     def embed_images(self, features: Tensor, probabilities: Tensor) -> Tensor:
         """Grid features [n, cells, vision_dim] and label probabilities -> unit vectors [n, d]."""
@@ -63,10 +64,57 @@ class ContrastiveHead(nn.Module):
         expected = probabilities.to(weight.dtype) @ self.label_vectors.to(weight.dtype)
         return nn.functional.normalize(self.image(pooled) + self.shared(expected), dim=-1)
 
+    def _sentences(self, sentences: Tensor) -> Tensor:
+        sentences = sentences.to(self.shared.weight.dtype)
+        out: Tensor = self.text(sentences) + self.shared(sentences)
+        return out
+
+
+class WordedHead(TwinTowers):
+    """Twin towers whose text side also reads the words, by the language model's embedding."""
+
+    def __init__(self, config: GenmmBuiltinConfig) -> None:
+        super().__init__(config)
+        words, width = config.text_config.hidden_size, config.contrastive_dim
+        self.weigh = nn.Linear(words, 1)
+        self.words = nn.Sequential(nn.Linear(words, width), nn.GELU(), nn.Dropout(0.3))
+        self.blend = nn.Linear(width, width)
+
+    def embed_texts(self, sentences: Tensor, tokens: Tensor, embedding: Tensor) -> Tensor:
+        """Sentence vectors and token ids of texts -> unit vectors [n, d].
+
+        Args:
+            sentences: [n, sentence_dim].
+            tokens: [n, L], -1 beyond a text's end.
+            embedding: Vectors of all tokens, [vocabulary, hidden]; not trained.
+        """
+        dtype = self.shared.weight.dtype
+        there = tokens >= 0
+        if self.training:
+            there = there & (torch.rand(there.shape, device=there.device) > _WORD_DROPOUT)
+        vectors = nn.functional.normalize(embedding[tokens.clamp_min(0)].to(dtype), dim=-1)
+        vectors = _WORD_SCALE * vectors
+        weights = self.weigh(vectors).squeeze(-1).masked_fill(~there, -1e4).softmax(dim=-1)
+        read = torch.einsum("nl,nld->nd", weights, self.words(vectors))
+        return nn.functional.normalize(self._sentences(sentences) + self.blend(read), dim=-1)
+
+
+class ContrastiveHead(TwinTowers):
+    """Twin towers over sentence vectors, and the topics in their space.
+
+    Attributes:
+        topics: Centres of the topics, [topics, contrastive_dim]; see `nearest_topics`.
+    """
+
+    topics: Tensor
+
+    def __init__(self, config: GenmmBuiltinConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("topics", torch.zeros(len(config.topics), config.contrastive_dim))
+
     def embed_texts(self, sentences: Tensor) -> Tensor:
         """Sentence vectors [n, sentence_dim] -> unit vectors [n, d]."""
-        sentences = sentences.to(self.shared.weight.dtype)
-        return nn.functional.normalize(self.text(sentences) + self.shared(sentences), dim=-1)
+        return nn.functional.normalize(self._sentences(sentences), dim=-1)
 
     def topic_logprobs(self, vectors: Tensor) -> Tensor:
         """How likely queries with these unit vectors [n, d] mean each topic, [n, topics], nats."""

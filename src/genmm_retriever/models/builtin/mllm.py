@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,12 @@ from genmm_retriever.models.base import ImagePart, Prompt, TextPart
 from genmm_retriever.models.builtin.assembly import assembled_folder, read_settings
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
 from genmm_retriever.models.builtin.processing import GenmmBuiltinProcessor, pixel_values
-from genmm_retriever.models.builtin.text import answer_ids, prompt_ids
+from genmm_retriever.models.builtin.text import (
+    answer_ids,
+    padded_words,
+    prompt_ids,
+    word_ids,
+)
 from genmm_retriever.models.quiet import no_progress_bars
 from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
@@ -96,17 +102,40 @@ class BuiltinMLLM(TransformersMLLM):
 
     @torch.no_grad()
     def embed_images(self, features: Tensor) -> Tensor:
-        """Unit vectors [n, d] of grid features, by the contrastive head."""
+        """Unit vectors [n, d] of grid features: those of both contrastive heads in one."""
         features = features.to(self.device).float()
         probabilities = self.model.model.classify(features)
-        vectors: Tensor = self.model.contrastive.embed_images(features, probabilities)
-        return vectors
+        return _joined(
+            self.model.contrastive.embed_images(features, probabilities),
+            self.model.matching.embed_images(features, probabilities),
+        )
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors [n, d] of texts, by the contrastive head."""
-        sentences = self._sentence(texts[0]) if len(texts) == 1 else self._encode_sentences(texts)
-        vectors: Tensor = self.model.contrastive.embed_texts(sentences)
+        """Unit vectors [n, d] of texts: those of both contrastive heads in one."""
+        sentences = self._sentence_vectors(texts)
+        tokens = padded_words([word_ids(self.tokenizer, text) for text in texts]).to(self.device)
+        embedding: Any = self.model.get_input_embeddings().weight
+        return _joined(
+            self.model.contrastive.embed_texts(sentences),
+            self.model.matching.embed_texts(sentences, tokens, embedding),
+        )
+
+    def _sentence_vectors(self, texts: Sequence[str]) -> Tensor:
+        vectors: Tensor = (
+            self._sentence(texts[0]) if len(texts) == 1 else self._encode_sentences(texts)
+        )
+        return vectors
+
+    @torch.no_grad()
+    def _topic_vectors(self, features: Tensor | None, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [n, d] in the space of the topics, of pictures or else of texts."""
+        head = self.model.contrastive
+        if features is None:
+            vectors: Tensor = head.embed_texts(self._sentence_vectors(texts))
+            return vectors
+        features = features.to(self.device).float()
+        vectors = head.embed_images(features, self.model.model.classify(features))
         return vectors
 
     @property
@@ -130,7 +159,7 @@ class BuiltinMLLM(TransformersMLLM):
         names = self.model.config.topics
         if not names or (features is None and not texts):
             return [[] for _ in (texts if features is None else features)]
-        vectors = self.embed_texts(texts) if features is None else self.embed_images(features)
+        vectors = self._topic_vectors(features, texts)
         found = self.model.contrastive.nearest_topics(vectors, most)
         return [[names[i] for i in row] for row in found.tolist()]
 
@@ -142,9 +171,9 @@ class BuiltinMLLM(TransformersMLLM):
             text: Its words, or None.
             features: Grid features of its picture, [cells, vision_dim], or None.
         """
-        parts = [] if text is None else [self.embed_texts([text])]
+        parts = [] if text is None else [self._topic_vectors(None, [text])]
         if features is not None:
-            parts.append(self.embed_images(features.unsqueeze(0)))
+            parts.append(self._topic_vectors(features.unsqueeze(0), ()))
         vector = torch.nn.functional.normalize(torch.cat(parts).mean(dim=0), dim=0)
         logprobs: list[float] = self.model.contrastive.topic_logprobs(vector).tolist()
         return logprobs
@@ -176,6 +205,11 @@ class BuiltinMLLM(TransformersMLLM):
         from genmm_retriever.models.builtin.labels import likely_labels
 
         return likely_labels(self.model.model.classify(features.to(self.device)), least)
+
+
+def _joined(*vectors: Tensor) -> Tensor:
+    """Unit vectors whose cosines are the means of those of the parts."""
+    return torch.cat(vectors, dim=-1) / math.sqrt(len(vectors))
 
 
 def load_builtin(

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from genmm_retriever.errors import MissingExtraError
 from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
-from genmm_retriever.models.builtin.contrastive import ContrastiveHead
+from genmm_retriever.models.builtin.contrastive import ContrastiveHead, WordedHead
 
 
 class Projector(nn.Module):
@@ -96,7 +96,7 @@ class _Pretrained(PreTrainedModel):  # type: ignore[no-untyped-call]
     _supports_cache_class = True
     _no_split_modules = ["LlamaDecoderLayer"]  # noqa: RUF012 - declared so by transformers
     # Small, and convolutions are slower in bfloat16 on a CPU.
-    _keep_in_fp32_modules_strict = {"vision", "projector", "contrastive"}  # noqa: RUF012
+    _keep_in_fp32_modules_strict = {"vision", "projector", "contrastive", "matching"}  # noqa: RUF012
 
     def _init_weights(self, module: nn.Module) -> None:
         # The vision backbone initialises itself; transformers' default would undo it.
@@ -230,6 +230,7 @@ class GenmmBuiltinForConditionalGeneration(_Pretrained, GenerationMixin):  # typ
         super().__init__(config)
         self.model = GenmmBuiltinModel(config)
         self.contrastive = ContrastiveHead(config)
+        self.matching = WordedHead(config)
         text = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]

