@@ -30,7 +30,7 @@ from genmm_retriever.schema import Item
 IMAGES_AT_ONCE = 16
 IDENTIFIERS_AT_ONCE = 256
 OBJECTS_LEAST = 0.15
-TOPICS = 2
+TOPICS = 4
 """Topics of an item: its identifiers begin with them in turn."""
 
 

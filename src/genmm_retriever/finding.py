@@ -133,7 +133,8 @@ class IdentifierStage:
         prompts = [identify_prompt(query.text, query.image, self.model) for query in queries]
         guides = [self._guide(query) for query in queries] if self._topics else None
         found = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam, guides)
-        return [aggregate(hypotheses) for hypotheses in found]
+        temperature = 1.0 + self._guidance if guides else 1.0
+        return [aggregate(hypotheses, temperature=temperature) for hypotheses in found]
 
     def _guide(self, query: QueryView) -> Guide | None:
         """What the model's contrastive head says of the topics that the query may mean."""

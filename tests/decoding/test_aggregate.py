@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,3 +33,15 @@ def test_impossible_hypotheses_stay_last() -> None:
     found = aggregate([hopeless, Hypothesis((2, 0), (4,), -9.0, 0.0, -9.0)])
     assert [c.row for c in found] == [4, 3]
     assert found[1].score == float("-inf")
+
+
+def test_at_a_temperature_scores_are_sums_of_several_logprobs():
+    twice = [
+        Hypothesis((1, 0), (7,), -1.0, 0.0, -4.0),
+        Hypothesis((2, 0), (7,), -1.0, 0.0, -6.0),
+        Hypothesis((3, 0), (8,), -1.0, 0.0, -4.0),
+    ]
+    first, second = aggregate(twice, temperature=2.0)
+    assert (first.row, second.row) == (7, 8)
+    assert first.score == pytest.approx(2 * math.log(math.exp(-2) + math.exp(-3)))
+    assert second.score == pytest.approx(-4.0)

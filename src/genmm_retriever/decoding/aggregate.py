@@ -15,7 +15,7 @@ class Candidate:
 
     Attributes:
         row: The item.
-        score: logsumexp of its hypotheses' scores.
+        score: logsumexp of its hypotheses' scores, at the temperature they were merged at.
         hypotheses: What led to it, best first.
     """
 
@@ -24,11 +24,13 @@ class Candidate:
     hypotheses: tuple[Hypothesis, ...]
 
 
-def aggregate(hypotheses: Iterable[Hypothesis]) -> list[Candidate]:
+def aggregate(hypotheses: Iterable[Hypothesis], *, temperature: float = 1.0) -> list[Candidate]:
     """Merge the hypotheses of each item by logsumexp.
 
     Args:
         hypotheses: Of one query, in any order.
+        temperature: How many log-probabilities are summed in a score, such as the model's own and
+            a guide's: the likelihoods of an item's identifiers add up, and not their powers.
 
     Returns:
         One candidate an item, best first; equal scores in the order of their rows.
@@ -49,6 +51,8 @@ def aggregate(hypotheses: Iterable[Hypothesis]) -> list[Candidate]:
         best = of_row[0].score
         total = best
         if math.isfinite(best):
-            total += math.log(math.fsum(math.exp(h.score - best) for h in of_row))
+            total += temperature * math.log(
+                math.fsum(math.exp((h.score - best) / temperature) for h in of_row)
+            )
         candidates.append(Candidate(row, total, tuple(of_row)))
     return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.row))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmm_retriever.building import OBJECTS_LEAST, TOPICS
+from genmm_retriever.building import OBJECTS_LEAST
 from genmm_retriever.identifiers import StructuredIdentifiers
 from genmm_retriever.models.builtin.labels import label_names, likely_labels
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
@@ -20,6 +20,8 @@ from genmm_retriever.training.builtin.data import CaptionedImages
 from genmm_retriever.training.builtin.finding import FindingData
 from genmm_retriever.training.builtin.topics import fit_topics
 
+_TOPICS = 2
+"""Of each picture and caption that are learnt; fewer than an item has, and surer."""
 _CENTRES, _OF_QUERIES = "topics.npy", "topics-of-queries.npy"
 
 
@@ -89,9 +91,9 @@ def _make_finding_data(
     with torch.no_grad():
         queries = head.embed_texts(seen.sentences)
         np.save(work / _OF_QUERIES, head.topic_logprobs(queries).exp().half().numpy())
-        of_picture = topics(head.embed_images(seen.features, seen.probabilities), TOPICS)
-        of_caption = topics(queries, TOPICS)
-        of_label = topics(head.embed_texts(head.label_vectors), TOPICS)
+        of_picture = topics(head.embed_images(seen.features, seen.probabilities), _TOPICS)
+        of_caption = topics(queries, _TOPICS)
+        of_label = topics(head.embed_texts(head.label_vectors), _TOPICS)
     scheme = StructuredIdentifiers.over_topics(MiniLMEncoder())
     objects = likely_labels(seen.probabilities, OBJECTS_LEAST)
     described = [
@@ -100,11 +102,11 @@ def _make_finding_data(
     ]
     by_topic = [
         scheme.assign(described, taken=set(), topics=[[some[rank]] for some in of_picture])
-        for rank in range(TOPICS)
+        for rank in range(_TOPICS)
     ]
-    texts = [[text] * TOPICS for some in data.captions for text in some]
+    texts = [[text] * _TOPICS for some in data.captions for text in some]
     said = iter(scheme.assign(texts, taken=set(), topics=of_caption))
-    first = [[names[0]] * TOPICS for names in label_names()]
+    first = [[names[0]] * _TOPICS for names in label_names()]
     named = scheme.assign(first, taken=set(), topics=of_label)
     return {
         "topics": names,
