@@ -10,6 +10,7 @@ import math
 import shutil
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -702,6 +703,34 @@ async def test_the_event_loop_goes_on_while_the_model_works(shared, tiny_builtin
         assert not task.done()
         released.set()
         assert len(await task) == 4
+
+
+def test_threads_that_wait_are_answered_in_one_decode(shared, tiny_builtin, monkeypatch):
+    begun, released, batches = threading.Event(), threading.Event(), []
+    with GenerativeMMRetriever.from_index(shared, model=tiny_builtin) as found:
+        wanted = [found.retrieve(f"dog {n}", k=3) for n in range(5)]
+        ask = found.retrieve_batch
+
+        def noted(queries, **options):
+            batches.append(len(queries))
+            with found._lock:
+                begun.set()
+                assert released.wait(60)
+                return ask(queries, **options)
+
+        monkeypatch.setattr(found, "retrieve_batch", noted)
+        with ThreadPoolExecutor(5) as pool:
+            first = pool.submit(found.retrieve, "dog 0", k=3)
+            assert begun.wait(60)
+            others = [pool.submit(found.retrieve, f"dog {n}", k=3) for n in range(1, 5)]
+            while sum(batches) + found._coalescer.waiting < 5:
+                time.sleep(0.001)
+            released.set()
+            hits = [first.result(), *(other.result() for other in others)]
+    for one, other in zip(hits, wanted, strict=True):
+        same(one, other)
+    assert sum(batches) == 5
+    assert len(batches) <= 3
 
 
 def test_threads_get_the_answers_of_one_thread(retriever):

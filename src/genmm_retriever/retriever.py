@@ -282,7 +282,16 @@ class GenerativeMMRetriever:
             ImageError: If the query picture cannot be opened.
         """
         whole = as_query(query, image=image, filters=filters, kind=kind)
-        return self.retrieve_batch([whole], k=k, verify=verify)[0]
+        k = self.k if k is None else checked_k(k)
+        verify = self.verify if verify is None else checked_verify(verify)
+        if self._lock.acquire(blocking=False):
+            try:
+                return self.retrieve_batch([whole], k=k, verify=verify)[0]
+            finally:
+                self._lock.release()
+        self._check_open()
+        # Those that would wait for the lock anyway are answered together.
+        return self._coalescer.enqueue(whole, k, verify).result()
 
     def retrieve_batch(
         self,
