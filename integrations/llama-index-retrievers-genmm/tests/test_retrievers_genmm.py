@@ -176,6 +176,8 @@ async def test_eight_at_once_are_answered_together_and_leave_the_loop_free(
     core = BatchingCore(items, delay=delay)
     retriever = GenerativeMMRetriever(core, similarity_top_k=1)
     queries = ["a cat", "coffee", "a rocket", "a motorcycle"] * 2
+    await retriever.aretrieve("a cat")
+    core.batches.clear()
     async with LoopWatch() as watch:
         started = time.perf_counter()
         found = await asyncio.gather(*(retriever.aretrieve(query) for query in queries))
