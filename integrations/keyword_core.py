@@ -11,12 +11,14 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from genmm_retriever.candidates import read_candidates
+from genmm_retriever.coalescing import Coalescer
 from genmm_retriever.errors import QueryError
 from genmm_retriever.schema import Evidence, GeneratedIdentifier, Hit, Item, Query
 
@@ -106,6 +108,12 @@ class KeywordCore:
             for rank, item in enumerate(pool[: k or 10], start=1)
         ]
 
+    def retrieve_batch(
+        self, queries: Sequence[str | Query], *, k: int | None = None, verify: Any = None
+    ) -> list[list[Hit]]:
+        """As `retrieve` for each query."""
+        return [self.retrieve(query, k=k, verify=verify) for query in queries]
+
     async def aretrieve(self, query: str | Query, **options: Any) -> list[Hit]:
         """As `retrieve`, in a worker thread."""
         return await asyncio.to_thread(self.retrieve, query, **options)
@@ -156,3 +164,96 @@ class KeywordCore:
                 caption=item.text,
             ),
         )
+
+
+class BatchingCore(KeywordCore):
+    """Asked at once, it answers together, as the core class does: a batch takes one delay."""
+
+    def __init__(self, items: Sequence[Item], *, delay: float = 0.0) -> None:
+        super().__init__(items)
+        self.batch_delay = delay
+        self.batches: list[int] = []
+        self._coalescer = Coalescer(self)
+
+    def retrieve_batch(
+        self, queries: Sequence[str | Query], *, k: int | None = None, verify: Any = None
+    ) -> list[list[Hit]]:
+        """One delay for all of them."""
+        self.batches.append(len(queries))
+        time.sleep(self.batch_delay)
+        return super().retrieve_batch(queries, k=k, verify=verify)
+
+    async def aretrieve(self, query: str | Query, **options: Any) -> list[Hit]:
+        """As `retrieve`; those that wait are answered together."""
+        return await self._coalescer.submit(query, options.get("k"), options.get("verify"))
+
+
+class Words:
+    """A reranker by shared words, with the interface of the core's, for milliseconds.
+
+    Attributes:
+        asked: What came in: the query and the candidates, by call.
+    """
+
+    verify = "likelihood"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Query, list[Item]]] = []
+        self.threads: set[int] = set()
+
+    def rerank(
+        self,
+        query: str | Query,
+        candidates: Iterable[Any],
+        *,
+        k: int | None = None,
+        image: str | bytes | None = None,
+    ) -> list[Hit]:
+        """Candidates by the words that they share with the query."""
+        whole = query if isinstance(query, Query) else Query(text=query, image=image)
+        given = read_candidates(candidates)
+        self.asked.append((whole, [one.item for one in given]))
+        self.threads.add(threading.get_ident())
+        wanted = words(whole.text or "")
+        scored = [
+            (len(wanted & words(one.item.text or "")) / max(1, len(wanted)), one) for one in given
+        ]
+        scored.sort(key=lambda pair: -pair[0])
+        return [
+            Hit(item=one.item, score=score, rank=rank, evidence=Evidence(verification=score))
+            for rank, (score, one) in enumerate(scored[:k], start=1)
+        ]
+
+    async def arerank(
+        self, query: str | Query, candidates: Iterable[Any], **options: Any
+    ) -> list[Hit]:
+        """As `rerank`, in a worker thread."""
+        return await asyncio.to_thread(self.rerank, query, list(candidates), **options)
+
+
+class LoopWatch:
+    """Measures the longest time that the event loop stood still.
+
+    Attributes:
+        longest: In seconds, so far.
+    """
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def __aenter__(self) -> LoopWatch:
+        """Begin."""
+        self._task = asyncio.ensure_future(self._watch())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End."""
+        self._task.cancel()
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.002)
+            self.longest = max(self.longest, loop.time() - before - 0.002)

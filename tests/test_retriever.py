@@ -10,6 +10,7 @@ import math
 import shutil
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -651,6 +652,39 @@ async def test_asynchronous_answers_are_the_same(retriever):
         same(one, other)
 
 
+async def test_concurrent_questions_are_asked_in_one_decode(retriever, monkeypatch):
+    asked = ["a dog", Query(text="a boat", kind="text"), Query(text="sand", filters={"n": [1, 2]})]
+    wanted = [retriever.retrieve(query, k=3) for query in asked]
+    batches = []
+    ask = retriever.retrieve_batch
+
+    def counted(queries, **options):
+        batches.append(len(queries))
+        return ask(queries, **options)
+
+    monkeypatch.setattr(retriever, "retrieve_batch", counted)
+    found = await asyncio.gather(*(retriever.aretrieve(query, k=3) for query in asked))
+    for one, other in zip(found, wanted, strict=True):
+        same(one, other)
+    # The first may have begun before the others came.
+    assert sum(batches) == 3
+    assert len(batches) < 3
+
+
+async def test_closing_refuses_those_that_wait(shared, tiny_builtin):
+    found = GenerativeMMRetriever.from_index(shared, model=tiny_builtin)
+    with found._lock:
+        tasks = [asyncio.ensure_future(found.aretrieve(f"dog {n}", k=n)) for n in range(1, 4)]
+        await asyncio.sleep(0.05)
+        found._closed = True
+    found.close()
+    for task in tasks:
+        with pytest.raises(IndexStateError, match="closed"):
+            await task
+    with pytest.raises(IndexStateError, match="closed"):
+        await found.aretrieve("a dog")
+
+
 async def test_the_event_loop_goes_on_while_the_model_works(shared, tiny_builtin):
     begun, released = threading.Event(), threading.Event()
     model = copy.copy(tiny_builtin)
@@ -669,6 +703,34 @@ async def test_the_event_loop_goes_on_while_the_model_works(shared, tiny_builtin
         assert not task.done()
         released.set()
         assert len(await task) == 4
+
+
+def test_threads_that_wait_are_answered_in_one_decode(shared, tiny_builtin, monkeypatch):
+    begun, released, batches = threading.Event(), threading.Event(), []
+    with GenerativeMMRetriever.from_index(shared, model=tiny_builtin) as found:
+        wanted = [found.retrieve(f"dog {n}", k=3) for n in range(5)]
+        ask = found.retrieve_batch
+
+        def noted(queries, **options):
+            batches.append(len(queries))
+            with found._lock:
+                begun.set()
+                assert released.wait(60)
+                return ask(queries, **options)
+
+        monkeypatch.setattr(found, "retrieve_batch", noted)
+        with ThreadPoolExecutor(5) as pool:
+            first = pool.submit(found.retrieve, "dog 0", k=3)
+            assert begun.wait(60)
+            others = [pool.submit(found.retrieve, f"dog {n}", k=3) for n in range(1, 5)]
+            while sum(batches) + found._coalescer.waiting < 5:
+                time.sleep(0.001)
+            released.set()
+            hits = [first.result(), *(other.result() for other in others)]
+    for one, other in zip(hits, wanted, strict=True):
+        same(one, other)
+    assert sum(batches) == 5
+    assert len(batches) <= 3
 
 
 def test_threads_get_the_answers_of_one_thread(retriever):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,49 @@ def test_quick_starts_find_the_coffee_first(name: str, folder: Path) -> None:
     lines = run(name, folder).splitlines()
     assert len(lines) == 3
     assert Path(lines[0].split()[0]).name == "coffee.png"
+
+
+SHOWN = {
+    "agent_langgraph.py": ("langchain_genmm", "langgraph"),
+    "agent_llama_index.py": ("llama_index.retrievers.genmm",),
+    "rag_langchain.py": ("langchain_genmm",),
+    "rag_llama_index.py": ("llama_index.retrievers.genmm",),
+}
+
+
+@pytest.mark.parametrize("name", [*SHOWN, "filters.py", "rerank_bm25.py"])
+def test_examples_are_short(name: str) -> None:
+    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 70
+
+
+@needs_builtin
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_model_is_shown_the_photograph_of_the_coffee(name: str, folder: Path) -> None:
+    for module in SHOWN[name]:
+        if not installed(module):
+            pytest.skip(f"{module} is not installed")
+    said = run(name, folder, "--ask", "a cup of coffee").splitlines()
+    # Its size: that is read from the bytes which the scripted model was sent.
+    assert re.search(r"\(600, 400\)|600 x 400|\(512, 341\)", "".join(said))
+
+
+@needs_builtin
+def test_reranking_mends_the_order_of_bm25() -> None:
+    if not installed("bm25s"):
+        pytest.skip("bm25s is not installed")
+    before, after = (line.split()[1] for line in run("rerank_bm25.py").splitlines()[-2:])
+    assert before != "chelsea.png"
+    assert after == "chelsea.png"
+
+
+@needs_builtin
+def test_filters_hold() -> None:
+    shown = [re.split(r"\s{2,}", line) for line in run("filters.py").splitlines()]
+    found = {line[0]: set(line[-1].split()) for line in shown if len(line) > 1}
+    assert found["vehicles"] == {"rocket.jpg", "motorcycle_left.png"}
+    assert len(found["portraits or drinks"]) == 2
+    assert found["portraits or drinks"] <= {"coffee.png", "chelsea.png", "astronaut.png"}
+    assert found["only texts"] == {"note"}
 
 
 @needs_builtin

@@ -18,11 +18,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from genmm_retriever.errors import GenmmError, InputError
+    from genmm_retriever.reranking import GenerativeMMReranker
     from genmm_retriever.retriever import GenerativeMMRetriever
     from genmm_retriever.schema import Evidence, Hit, Item, Query
 
 __all__ = [
     "Evidence",
+    "GenerativeMMReranker",
     "GenerativeMMRetriever",
     "GenmmError",
     "Hit",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOME = {
     "Evidence": "schema",
+    "GenerativeMMReranker": "reranking",
     "GenerativeMMRetriever": "retriever",
     "GenmmError": "errors",
     "Hit": "schema",

@@ -99,7 +99,7 @@ class Asker:
         """
         verifier = None if verify == "off" else self._verifier(verify)
         start = time.perf_counter()
-        views = [self._view(query) for query in queries]
+        views = [QueryView.of(query, self.model) for query in queries]
         subsets = [self._subset(query) for query in queries]
         encoded = time.perf_counter()
         found = [
@@ -123,14 +123,6 @@ class Asker:
             "verify": time.perf_counter() - decoded,
         }
         return hits
-
-    def _view(self, query: Query) -> QueryView:
-        image = None
-        if query.image is not None:
-            opened = open_image(query.image)
-            features = self.model.encode_images([opened])
-            image = ImagePart(opened) if features is None else ImagePart(features=features[0])
-        return QueryView(text=(query.text or "").strip() or None, image=image)
 
     def _subset(self, query: Query) -> np.ndarray | None:
         return self.reader.select(query.filters, query.kind)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from genmm_retriever.checks import VERIFIERS, as_query, check_options, checked_k, checked_verify
+from genmm_retriever.coalescing import Coalescer
 from genmm_retriever.corpus.readers import Source, read_sources
 from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter, StoredAdapter
 from genmm_retriever.errors import (
@@ -22,10 +23,11 @@ from genmm_retriever.errors import (
     IndexStateError,
     InputError,
     ModelError,
-    QueryError,
     first_problem,
 )
 from genmm_retriever.schema import IDENTIFIERS_PER_ITEM, Hit, ImageRef, Kind, Query, Scalar
+
+__all__ = ["VERIFIERS", "GenerativeMMRetriever", "Verify"]
 
 if TYPE_CHECKING:
     from genmm_retriever.asking import Asker
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from genmm_retriever.training import TrainingReport
 
 Verify = Literal["likelihood", "choice", "yesno", "off"]
-VERIFIERS: tuple[str, ...] = ("likelihood", "choice", "yesno", "off")
-MAX_K = 10_000
 
 
 class GenerativeMMRetriever:
@@ -96,14 +96,16 @@ class GenerativeMMRetriever:
             "budget_ms": budget_ms,
             "cascade": cascade,
         }
-        _check_options(k=k, verify=verify, **self._options)
-        self.k, self.verify, self.candidates = k, _checked_verify(verify), candidates
+        check_options(k=k, verify=verify, **self._options)
+        self.k, self.verify, self.candidates = k, checked_verify(verify), candidates
         self._named = model
         self._device = device
         self._lock = threading.RLock()
         self._model: MLLM | None = None
         self._asker: Asker | None = None
         self._closed = False
+        # By a weak reference, so that a retriever that nobody holds goes away at once.
+        self._coalescer = Coalescer(weakref.proxy(self))
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._reader = IndexReader.open(self.path)
         self.build_report: BuildReport | None = None
@@ -163,10 +165,11 @@ class GenerativeMMRetriever:
         """
         from genmm_retriever.building import stage_and_build
         from genmm_retriever.describing import PROMPT_VERSION
+        from genmm_retriever.models.loading import scoring_model
 
-        _check_options(**options)
+        check_options(**options)
         found = _first_of(read_sources(source, items=items, use_text=use_text, limit=limit))
-        loaded = _load(model, device)
+        loaded = scoring_model(model, device)
         settings = _settings(
             model=loaded.name,
             model_fingerprint=loaded.fingerprint,
@@ -219,6 +222,7 @@ class GenerativeMMRetriever:
             if self._temporary is not None:
                 self._temporary.cleanup()
                 self._temporary = None
+        self._coalescer.close()
 
     def __len__(self) -> int:
         """Number of items."""
@@ -237,11 +241,13 @@ class GenerativeMMRetriever:
             ModelError: If it is not the one that the index was built with.
             IndexDamagedError: If the index was trained and its adapter is damaged.
         """
+        from genmm_retriever.models.loading import scoring_model
+
         with self._lock:
             if self._model is None:
                 named = self._named or self.settings.model
                 self._model = _fitting_model(
-                    _load(named, self._device),
+                    scoring_model(named, self._device),
                     self.settings,
                     self._reader.adapter(),
                     own=isinstance(named, str),
@@ -275,8 +281,17 @@ class GenerativeMMRetriever:
             QueryError: If the query is empty or k out of range.
             ImageError: If the query picture cannot be opened.
         """
-        whole = _as_query(query, image=image, filters=filters, kind=kind)
-        return self.retrieve_batch([whole], k=k, verify=verify)[0]
+        whole = as_query(query, image=image, filters=filters, kind=kind)
+        k = self.k if k is None else checked_k(k)
+        verify = self.verify if verify is None else checked_verify(verify)
+        if self._lock.acquire(blocking=False):
+            try:
+                return self.retrieve_batch([whole], k=k, verify=verify)[0]
+            finally:
+                self._lock.release()
+        self._check_open()
+        # Those that would wait for the lock anyway are answered together.
+        return self._coalescer.enqueue(whole, k, verify).result()
 
     def retrieve_batch(
         self,
@@ -288,9 +303,9 @@ class GenerativeMMRetriever:
         """Answer several queries in one decode; see `retrieve`."""
         from genmm_retriever.asking import Trace
 
-        asked = [_as_query(query) for query in queries]
-        k = self.k if k is None else _checked_k(k)
-        verify = self.verify if verify is None else _checked_verify(verify)
+        asked = [as_query(query) for query in queries]
+        k = self.k if k is None else checked_k(k)
+        verify = self.verify if verify is None else checked_verify(verify)
         if not asked:
             return []
         with self._lock:
@@ -311,10 +326,16 @@ class GenerativeMMRetriever:
         kind: Kind | None = None,
         verify: str | bool | None = None,
     ) -> list[Hit]:
-        """As `retrieve`, in a worker thread: the event loop is never blocked."""
-        return await asyncio.to_thread(
-            self.retrieve, query, k=k, image=image, filters=filters, kind=kind, verify=verify
-        )
+        """As `retrieve`, in a worker thread: the event loop is never blocked.
+
+        Calls that wait at the same time are answered in one decode if they share `k` and
+        `verify`.
+        """
+        whole = as_query(query, image=image, filters=filters, kind=kind)
+        k = self.k if k is None else checked_k(k)
+        verify = self.verify if verify is None else checked_verify(verify)
+        self._check_open()
+        return await self._coalescer.submit(whole, k, verify)
 
     def add(
         self,
@@ -479,19 +500,6 @@ def _settings(**values: Any) -> IndexSettings:
         raise InputError(f"the index cannot be made so: {first_problem(error)}") from error
 
 
-def _load(model: MLLM | str, device: str | None) -> MLLM:
-    from genmm_retriever.models.base import MLLM
-    from genmm_retriever.models.loading import load_model
-
-    loaded = load_model(model, device=device) if isinstance(model, str) else model
-    if not isinstance(loaded, MLLM):
-        raise CapabilityError(
-            f"{type(loaded).__name__} gives no token log-probabilities",
-            "constrained decoding needs a local model; name one by its hub name or path",
-        )
-    return loaded
-
-
 def _weights_of(reader: IndexReader) -> tuple[str, str | None]:
     return reader.settings.model_fingerprint, reader.adapter_digest
 
@@ -528,66 +536,3 @@ def _fitting_model(
         model.apply_adapter(adapter.folder)
         return model
     return model.with_adapter(adapter.folder)
-
-
-def _as_query(
-    query: str | Query | None,
-    *,
-    image: ImageRef | None = None,
-    filters: dict[str, Scalar | list[Scalar]] | None = None,
-    kind: Kind | None = None,
-) -> Query:
-    given = {"image": image, "filters": filters, "kind": kind}
-    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-    if isinstance(query, Query):
-        changes = {**dict(query), **changes}
-    elif query is not None and not isinstance(query, str):
-        raise QueryError(f"a query of type {type(query).__name__}", "give a str or a Query")
-    elif image is None and not (query and query.strip()):
-        raise QueryError("the query is empty", "give some words, a picture, or both")
-    else:
-        changes["text"] = query
-    try:
-        return Query.model_validate(changes)
-    except ValidationError as error:
-        raise QueryError(f"the query cannot be asked: {first_problem(error)}") from error
-
-
-def _check_options(
-    *,
-    k: int = 1,
-    verify: str | bool = "off",
-    num_beams: int | None = None,
-    candidates: int = 1,
-    budget: int | Literal["auto"] | None = "auto",
-    budget_ms: float | None = None,
-    cascade: bool | None = None,
-) -> None:
-    """Refuse options that are out of range, before anything costly is done."""
-    _checked_k(k)
-    _checked_verify(verify)
-    for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
-        if (name != "candidates" and value is None) or (name == "budget" and value == "auto"):
-            continue
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}", "give a whole number of at least 1")
-    if budget_ms is not None and not (
-        isinstance(budget_ms, (int, float)) and 0 < budget_ms < math.inf
-    ):
-        raise InputError(f"budget_ms is {budget_ms!r}", "give milliseconds above 0, or None")
-    if cascade not in (None, True, False):
-        raise InputError(f"cascade is {cascade!r}", "give True, False or None")
-
-
-def _checked_k(k: int) -> int:
-    if not isinstance(k, int) or not 1 <= k <= MAX_K:
-        raise QueryError(f"k is {k!r}", f"give a whole number from 1 to {MAX_K}")
-    return k
-
-
-def _checked_verify(verify: str | bool) -> str:
-    if isinstance(verify, bool):
-        return "likelihood" if verify else "off"
-    if verify not in VERIFIERS:
-        raise InputError(f"there is no verifier {verify!r}", f"one of {', '.join(VERIFIERS)}")
-    return verify

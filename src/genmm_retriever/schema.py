@@ -177,10 +177,12 @@ class Evidence(_Frozen):
             `text_likelihood` the same given its caption, `contrastive` as a cosine; of a choice
             `choice`, `choice_1`, ... by each order of the options, and `choice_spread`; `yes`
             of yes and no), as far as they were computed: without `likelihood`, `choice` or
-            `yes` the item was not looked at.
+            `yes` the item was not looked at. After reranking also `first_stage`, the score
+            that another retriever gave.
         filled: True if no generated identifier led here and the item fills up to k.
         caption: The words the index knows the item by; with clues the text they stand in.
         rewritings: Forms the query went through before decoding.
+        problem: Why the item's picture could not be looked at.
     """
 
     identifiers: tuple[GeneratedIdentifier, ...] = ()
@@ -191,6 +193,7 @@ class Evidence(_Frozen):
     filled: bool = False
     caption: str | None = None
     rewritings: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 class Hit(_Frozen):

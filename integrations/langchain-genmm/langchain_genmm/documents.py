@@ -19,8 +19,11 @@ from langchain_core.messages.content import (
 )
 from PIL import Image
 
+from genmm_retriever.corpus.images import open_image
 from genmm_retriever.errors import ImageError
 from genmm_retriever.schema import Hit, Item
+
+_COMMON = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def hit_to_document(hit: Hit) -> Document:
@@ -61,7 +64,9 @@ def hit_to_document(hit: Hit) -> Document:
     return Document(id=item.id, page_content=_content(hit), metadata=own | facts)
 
 
-def documents_to_content_blocks(documents: Sequence[Document]) -> list[ContentBlock]:
+def documents_to_content_blocks(
+    documents: Sequence[Document], *, max_side: int | None = None
+) -> list[ContentBlock]:
     """Content blocks of documents for a chat model: a text block, then the picture if any.
 
     Files are read here, not before, so that documents stay small; `http(s)` pictures are
@@ -69,12 +74,14 @@ def documents_to_content_blocks(documents: Sequence[Document]) -> list[ContentBl
 
     Args:
         documents: Documents made by this package's retriever.
+        max_side: Shrink pictures, so that neither side has more pixels, and give formats
+            that chat models may not know as PNG; None leaves every file as it is.
 
     Returns:
         Blocks for `HumanMessage(content_blocks=...)`.
 
     Raises:
-        ImageError: If the file of a picture cannot be read.
+        ImageError: If a picture cannot be read; it is named.
     """
     blocks: list[ContentBlock] = []
     for document in documents:
@@ -94,9 +101,26 @@ def documents_to_content_blocks(documents: Sequence[Document]) -> list[ContentBl
                 f"the picture {source} of document {document.id!r} cannot be read",
                 "it was moved or deleted, or was indexed from bytes and has no file",
             ) from error
+        if max_side is not None:
+            data, mime_type = _shrunk(data, mime_type, max_side, source)
         encoded = base64.b64encode(data).decode("ascii")
         blocks.append(create_image_block(base64=encoded, mime_type=mime_type))
     return blocks
+
+
+def _shrunk(data: bytes, mime_type: str, max_side: int, source: str) -> tuple[bytes, str]:
+    """The same file if it is small and of a common format, else a smaller picture."""
+    try:
+        image = open_image(data)
+    except ImageError as error:
+        raise ImageError(f"the picture {source} cannot be shown: {error.message}") from error
+    if max(image.size) <= max_side and mime_type in _COMMON:
+        return data, mime_type
+    image.thumbnail((max_side, max_side))
+    buffer = BytesIO()
+    is_photograph = mime_type == "image/jpeg"
+    image.save(buffer, "JPEG" if is_photograph else "PNG", quality=90)
+    return buffer.getvalue(), "image/jpeg" if is_photograph else "image/png"
 
 
 def _content(hit: Hit) -> str:

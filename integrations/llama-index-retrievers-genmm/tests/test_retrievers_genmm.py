@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +13,17 @@ import llama_index.core.instrumentation as instrument
 import pytest
 from llama_index.core.base.base_multi_modal_retriever import MultiModalRetriever
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.llms.types import ImageBlock, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ImageBlock, TextBlock
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms.mock import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.tools import RetrieverTool
+from PIL import Image
 
 from genmm_retriever.errors import IndexNotFoundError, InputError, QueryError
 from genmm_retriever.schema import Item
-from keyword_core import PICTURES, TEXTS, KeywordCore
+from keyword_core import PICTURES, TEXTS, BatchingCore, KeywordCore, LoopWatch
 from llama_index.retrievers.genmm import GenerativeMMRetriever
 
 
@@ -167,27 +169,57 @@ async def test_every_public_method_emits_one_pair_of_events(
         assert seen[1].nodes == nodes
 
 
-async def test_async_does_not_block_the_loop(items: list[Item], cat: str) -> None:
-    core = KeywordCore(items, delay=0.2)
+async def test_eight_at_once_are_answered_together_and_leave_the_loop_free(
+    items: list[Item],
+) -> None:
+    delay = 0.2
+    core = BatchingCore(items, delay=delay)
     retriever = GenerativeMMRetriever(core, similarity_top_k=1)
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
-
-    ticking = asyncio.create_task(tick())
-    await asyncio.gather(
-        retriever.aretrieve("a cat"),
-        retriever.atext_retrieve("coffee"),
-        retriever.aimage_to_image_retrieve(cat),
-    )
-    ticking.cancel()
-    assert core.most_at_once == 3, "the queries ran one after another"
-    assert ticks >= 5
+    queries = ["a cat", "coffee", "a rocket", "a motorcycle"] * 2
+    await retriever.aretrieve("a cat")
+    core.batches.clear()
+    async with LoopWatch() as watch:
+        started = time.perf_counter()
+        found = await asyncio.gather(*(retriever.aretrieve(query) for query in queries))
+        seconds = time.perf_counter() - started
+    first = ["cat.jpg", "coffee.png", "rocket.jpg", "motorcycle.png"]
+    assert [ids(nodes) for nodes in found] == [[one] for one in first * 2]
+    assert sum(core.batches) == 8
+    assert len(core.batches) <= 2
+    assert seconds < 8 * delay / 2
+    assert watch.longest < 0.05
     assert threading.get_ident() not in core.threads
+
+
+async def test_a_core_that_cannot_batch_is_asked_at_once(items: list[Item], cat: str) -> None:
+    core = KeywordCore(items, delay=0.1)
+    retriever = GenerativeMMRetriever(core, similarity_top_k=1)
+    async with LoopWatch() as watch:
+        await asyncio.gather(
+            retriever.aretrieve("a cat"),
+            retriever.atext_retrieve("coffee"),
+            retriever.aimage_to_image_retrieve(cat),
+        )
+    assert core.most_at_once == 3, "the queries ran one after another"
+    assert watch.longest < 0.05
+
+
+async def test_batches(items: list[Item], cat: str) -> None:
+    core = BatchingCore(items)
+    retriever = GenerativeMMRetriever(core, similarity_top_k=2, filters={"year": [2010, 2011]})
+    queries = ["coffee", QueryBundle("", image_path=cat), QueryBundle("a rocket")]
+    with events() as seen:
+        found = retriever.retrieve_batch(queries)
+    assert [nodes[0].node_id for nodes in found] == ["coffee.png", "cat.jpg", "rocket.jpg"]
+    assert core.batches == [3]
+    assert [event.class_name() for event in seen] == ["RetrievalStartEvent"] * 3 + [
+        "RetrievalEndEvent"
+    ] * 3
+    assert [event.nodes for event in seen[3:]] == found
+    assert await retriever.aretrieve_batch(queries) == found
+    assert retriever.retrieve_batch([]) == await retriever.aretrieve_batch([]) == []
+    with pytest.raises(QueryError, match="the query is empty"):
+        retriever.retrieve_batch(["a cat", " "])
 
 
 def test_verify_and_kind_reach_the_core(core: KeywordCore) -> None:
@@ -210,23 +242,43 @@ async def test_retriever_tool_asks_with_the_words_alone(
     assert [query.text for query in core.queries] == ["cats", "cats"]
 
 
-def test_multimodal_engine_is_shown_caption_and_picture(retriever: GenerativeMMRetriever) -> None:
-    seen: list[Any] = []
+class ColourLLM(MockLLM):
+    """Sees: answers with the colour of the picture whose bytes it is given."""
 
-    class Seeing(MockLLM):
-        def chat(self, messages: Any, **kwargs: Any) -> Any:
-            seen.extend(block for message in messages for block in message.blocks)
-            return super().chat(messages, **kwargs)
+    def __init__(self) -> None:
+        super().__init__(is_chat_model=True)
+        self._shown: list[Any] = []
 
-    llm = Seeing(is_chat_model=True)
+    def _answer(self, messages: Any) -> ChatResponse:
+        self._shown = [block for message in messages for block in message.blocks]
+        pictures = [block for block in self._shown if isinstance(block, ImageBlock)]
+        seen = [Image.open(block.resolve_image()).getpixel((0, 0)) for block in pictures]
+        return ChatResponse(message=ChatMessage(role="assistant", content=f"I see {seen}."))
+
+    def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
+        return self._answer(messages)
+
+    async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
+        return self._answer(messages)
+
+
+async def test_a_multimodal_engine_answers_from_the_pictures_bytes(
+    retriever: GenerativeMMRetriever,
+) -> None:
+    llm = ColourLLM()
     retriever.similarity_top_k = 1
-    RetrieverQueryEngine.from_args(retriever, llm=llm, multimodal=True).query("a cup of coffee")
-    pictures = [block for block in seen if isinstance(block, ImageBlock)]
-    texts = "\n".join(block.text for block in seen if isinstance(block, TextBlock))
-    coffee = Path(retriever.retrieve("a cup of coffee")[0].metadata["source"]).read_bytes()
-    assert [block.resolve_image().read() for block in pictures] == [coffee]
-    assert PICTURES["coffee.png"][0] in texts
+    engine = RetrieverQueryEngine.from_args(retriever, llm=llm, multimodal=True)
+    coffee = PICTURES["coffee.png"]
+    answer = f"I see [{coffee[1]}]."
+    assert str(engine.query("a cup of coffee")) == answer
+    assert str(await engine.aquery("a cup of coffee")) == answer
+    texts = "\n".join(block.text for block in llm._shown if isinstance(block, TextBlock))
+    assert coffee[0] in texts
+    assert "a cup of coffee" in texts
     assert "verification" not in texts
+    (picture,) = (block for block in llm._shown if isinstance(block, ImageBlock))
+    source = retriever.retrieve("a cup of coffee")[0].metadata["source"]
+    assert picture.resolve_image().read() == Path(source).read_bytes()
 
 
 def test_missing_index_is_named(tmp_path: Path) -> None:

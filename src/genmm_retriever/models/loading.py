@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from genmm_retriever.errors import GenmmError, MissingExtraError, ModelError, ModelNotFoundError
+from genmm_retriever.errors import (
+    CapabilityError,
+    GenmmError,
+    MissingExtraError,
+    ModelError,
+    ModelNotFoundError,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +77,24 @@ def load_model(
         model.apply_adapter(adapter)
     found: MLLM = model
     return found
+
+
+def scoring_model(model: MLLM | str, device: str | None = None) -> MLLM:
+    """A model that gives log-probabilities: the one given, or the one of that name.
+
+    Raises:
+        CapabilityError: If it gives none.
+        ModelError: As `load_model`.
+    """
+    from genmm_retriever.models.base import MLLM
+
+    loaded = load_model(model, device=device) if isinstance(model, str) else model
+    if not isinstance(loaded, MLLM):
+        raise CapabilityError(
+            f"{type(loaded).__name__} gives no token log-probabilities",
+            "name a local model, by its hub name or path",
+        )
+    return loaded
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:

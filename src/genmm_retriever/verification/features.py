@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from genmm_retriever.models.base import ImagePart
+from genmm_retriever.corpus.images import open_image
+from genmm_retriever.models.base import MLLM, ImagePart
+from genmm_retriever.schema import Query
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +23,20 @@ class QueryView:
 
     text: str | None = None
     image: ImagePart | None = None
+
+    @classmethod
+    def of(cls, query: Query, model: MLLM) -> QueryView:
+        """A query with its picture opened, as features where the model's can be kept.
+
+        Raises:
+            ImageError: If the picture cannot be opened.
+        """
+        image = None
+        if query.image is not None:
+            opened = open_image(query.image)
+            features = model.encode_images([opened])
+            image = ImagePart(opened) if features is None else ImagePart(features=features[0])
+        return cls(text=(query.text or "").strip() or None, image=image)
 
 
 @dataclass(frozen=True, eq=False)

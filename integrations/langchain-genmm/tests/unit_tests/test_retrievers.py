@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from genmm_retriever.errors import IndexNotFoundError, QueryError
 from genmm_retriever.schema import Item
-from keyword_core import PICTURES, TEXTS, KeywordCore
+from keyword_core import PICTURES, TEXTS, BatchingCore, KeywordCore, LoopWatch
 from langchain_genmm import GenerativeMMRetriever
 
 
@@ -137,22 +138,33 @@ def test_verification_can_be_switched_off(core: KeywordCore) -> None:
     assert core.verify == ["off", "likelihood"]
 
 
-async def test_async_does_not_block_the_loop(items: list[Item]) -> None:
-    core = KeywordCore(items, delay=0.2)
+async def test_eight_at_once_are_answered_together_and_leave_the_loop_free(
+    items: list[Item],
+) -> None:
+    delay = 0.2
+    core = BatchingCore(items, delay=delay)
     retriever = GenerativeMMRetriever(core=core, k=1)
-    ticks = 0
+    queries = ["a cat", "coffee", "a rocket", "a motorcycle"] * 2
+    await retriever.ainvoke("a cat")
+    core.batches.clear()
+    async with LoopWatch() as watch:
+        started = time.perf_counter()
+        found = await retriever.abatch(queries)
+        seconds = time.perf_counter() - started
+    first = ["cat.jpg", "coffee.png", "rocket.jpg", "motorcycle.png"]
+    assert [ids(documents) for documents in found] == [[one] for one in first * 2]
+    assert sum(core.batches) == 8
+    assert len(core.batches) <= 2
+    assert seconds < 8 * delay / 2
+    assert watch.longest < 0.05
+    assert threading.get_ident() not in core.threads
 
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
 
-    ticking = asyncio.create_task(tick())
+async def test_a_core_that_cannot_batch_is_asked_at_once(items: list[Item]) -> None:
+    core = KeywordCore(items, delay=0.1)
+    retriever = GenerativeMMRetriever(core=core, k=1)
     await asyncio.gather(*(retriever.ainvoke(query) for query in ("cat", "coffee", "rocket")))
-    ticking.cancel()
     assert core.most_at_once == 3, "the queries ran one after another"
-    assert ticks >= 5
     assert threading.get_ident() not in core.threads
 
 

@@ -40,6 +40,10 @@ class RetrieverCore(Protocol):
         """Hits, best first."""
         ...
 
+    def retrieve_batch(self, queries: Sequence[str | Query], **options: Any) -> list[list[Hit]]:
+        """Hits of each query."""
+        ...
+
     async def aretrieve(self, query: str | Query, **options: Any) -> list[Hit]:
         """As `retrieve`, without blocking the event loop."""
         ...
@@ -281,6 +285,35 @@ class GenerativeMMRetriever(MultiModalRetriever):
         """Close the core, and with it remove a temporary index."""
         self.core.close()
 
+    def retrieve_batch(self, queries: Sequence[QueryType]) -> list[list[NodeWithScore]]:
+        """The nodes of several queries, which the core answers in one decode.
+
+        Args:
+            queries: As for `retrieve`.
+
+        Returns:
+            A list of nodes for each query.
+
+        Raises:
+            QueryError: If a query is empty.
+        """
+        asked = [_bundle(query) for query in queries]
+        for bundle in asked:
+            dispatcher.event(RetrievalStartEvent(str_or_query_bundle=bundle))
+        found = self.core.retrieve_batch(
+            [to_query(bundle, self.kind, self.filters) for bundle in asked],
+            k=self.similarity_top_k,
+            verify=self.verify,
+        )
+        nodes = [self._nodes(hits) for hits in found]
+        for bundle, own in zip(asked, nodes, strict=True):
+            dispatcher.event(RetrievalEndEvent(str_or_query_bundle=bundle, nodes=own))
+        return nodes
+
+    async def aretrieve_batch(self, queries: Sequence[QueryType]) -> list[list[NodeWithScore]]:
+        """As `retrieve_batch`; the core answers those together that wait at the same time."""
+        return list(await asyncio.gather(*(self.aretrieve(_bundle(query)) for query in queries)))
+
     # What LlamaIndex calls. Those with a query of any form emit the retrieval events, except
     # for `retrieve` and `aretrieve` of the base class, which do so themselves.
 
@@ -358,6 +391,10 @@ class GenerativeMMRetriever(MultiModalRetriever):
 
     def _nodes(self, hits: list[Hit]) -> list[NodeWithScore]:
         return [hit_to_node(hit, self.node_type) for hit in hits]
+
+
+def _bundle(query: QueryType) -> QueryBundle:
+    return QueryBundle(query) if isinstance(query, str) else query
 
 
 def _core_class() -> Any:

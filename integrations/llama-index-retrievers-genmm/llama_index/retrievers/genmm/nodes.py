@@ -21,7 +21,7 @@ from llama_index.core.schema import (
 from PIL import Image
 from pydantic import AnyUrl
 
-from genmm_retriever.schema import Hit, Item
+from genmm_retriever.schema import Hit, ImageRef, Item
 
 NodeType = Literal["multimodal", "image"]
 
@@ -66,6 +66,40 @@ def hit_to_node(hit: Hit, node_type: NodeType = "multimodal") -> NodeWithScore:
             **common,
         )
     return NodeWithScore(node=node, score=hit.score)
+
+
+def image_of(node: BaseNode) -> ImageRef | None:
+    """The picture of any retriever's node, by reference where it has one.
+
+    Args:
+        node: Of any type.
+
+    Returns:
+        A path, a URI or encoded bytes; None if there is no picture.
+
+    Examples:
+        >>> image_of(ImageNode(image_path="photos/cat.jpg")), image_of(TextNode(text="A cat."))
+        ('photos/cat.jpg', None)
+    """
+    if isinstance(node, ImageNode):
+        if node.image:
+            return _decoded(node.image)
+        return node.image_path or node.image_url
+    resource = node.image_resource if isinstance(node, Node) else None
+    if resource is None:
+        return None
+    if resource.path is not None:
+        return str(resource.path)
+    if resource.url is not None:
+        return str(resource.url)
+    return _decoded(resource.data) if resource.data else None
+
+
+def _decoded(data: str | bytes) -> bytes:
+    try:
+        return base64.b64decode(data)
+    except ValueError:
+        return b""  # no picture either: whoever opens it says so
 
 
 def _common(hit: Hit) -> dict[str, Any]:

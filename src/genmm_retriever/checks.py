@@ -1,0 +1,92 @@
+"""What callers give, checked before anything costly is done."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from genmm_retriever.errors import InputError, QueryError, first_problem
+from genmm_retriever.schema import ImageRef, Kind, Query, Scalar
+
+VERIFIERS: tuple[str, ...] = ("likelihood", "choice", "yesno", "off")
+MAX_K = 10_000
+
+
+def as_query(
+    query: str | Query | None,
+    *,
+    image: ImageRef | None = None,
+    filters: dict[str, Scalar | list[Scalar]] | None = None,
+    kind: Kind | None = None,
+) -> Query:
+    """A whole query of what a caller gave; what is given beside a `Query` overrides it.
+
+    Raises:
+        QueryError: If it is empty or cannot be asked.
+    """
+    given = {"image": image, "filters": filters, "kind": kind}
+    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    if isinstance(query, Query):
+        changes = {**dict(query), **changes}
+    elif query is not None and not isinstance(query, str):
+        raise QueryError(f"a query of type {type(query).__name__}", "give a str or a Query")
+    elif image is None and not (query and query.strip()):
+        raise QueryError("the query is empty", "give some words, a picture, or both")
+    else:
+        changes["text"] = query
+    try:
+        return Query.model_validate(changes)
+    except ValidationError as error:
+        raise QueryError(f"the query cannot be asked: {first_problem(error)}") from error
+
+
+def check_options(
+    *,
+    k: int = 1,
+    verify: str | bool = "off",
+    num_beams: int | None = None,
+    candidates: int = 1,
+    budget: int | Literal["auto"] | None = "auto",
+    budget_ms: float | None = None,
+    cascade: bool | None = None,
+) -> None:
+    """Refuse options that are out of range, before anything costly is done."""
+    checked_k(k)
+    checked_verify(verify)
+    for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
+        if (name != "candidates" and value is None) or (name == "budget" and value == "auto"):
+            continue
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}", "give a whole number of at least 1")
+    if budget_ms is not None and not (
+        isinstance(budget_ms, (int, float)) and 0 < budget_ms < math.inf
+    ):
+        raise InputError(f"budget_ms is {budget_ms!r}", "give milliseconds above 0, or None")
+    if cascade not in (None, True, False):
+        raise InputError(f"cascade is {cascade!r}", "give True, False or None")
+
+
+def checked_k(k: int) -> int:
+    """The number of hits, if it is one.
+
+    Raises:
+        QueryError: If it is out of range.
+    """
+    if not isinstance(k, int) or not 1 <= k <= MAX_K:
+        raise QueryError(f"k is {k!r}", f"give a whole number from 1 to {MAX_K}")
+    return k
+
+
+def checked_verify(verify: str | bool) -> str:
+    """The name of a verifier, or `"off"`.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    if isinstance(verify, bool):
+        return "likelihood" if verify else "off"
+    if verify not in VERIFIERS:
+        raise InputError(f"there is no verifier {verify!r}", f"one of {', '.join(VERIFIERS)}")
+    return verify
