@@ -162,9 +162,13 @@ def test_close_answers_those_that_wait_and_takes_no_more(held):
     futures = [coalescer.enqueue(f"q{n}") for n in range(9)]
     closing = threading.Thread(target=coalescer.close)
     closing.start()
-    with pytest.raises(IndexStateError, match="no more queries"):
+
+    def ask_on():
         while closing.is_alive():
             futures.append(coalescer.enqueue("late"))
+
+    with pytest.raises(IndexStateError, match="no more queries"):
+        ask_on()
     echo.free.set()
     closing.join(SOON)
     assert not closing.is_alive()
