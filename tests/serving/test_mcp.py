@@ -51,13 +51,6 @@ def server(index, tiny_builtin):
         yield make_server(retriever)
 
 
-def failed(result):
-    assert result.is_error
-    [content] = result.content
-    assert "\n" not in content.text
-    return content.text
-
-
 async def test_the_tools_say_what_they_are(server):
     async with Client(server) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
@@ -111,7 +104,7 @@ async def test_pictures(server):
     ("tool", "arguments", "named"),
     [
         ("search_images", {"query": " "}, "query"),
-        ("search_images", {"query": "\x00" * 0}, "query"),
+        ("search_images", {"query": ""}, "query"),
         ("search_images", {"query": "x" * 2001}, "query"),
         ("search_images", {"query": "x", "k": 0}, "k"),
         ("search_images", {"query": "x", "k": 101}, "k"),

@@ -24,7 +24,7 @@ COMMAND = """
 import sys
 from pathlib import Path
 from genmm_retriever.models import loading
-from genmm_retriever.models.builtin.assembly import load_builtin
+from genmm_retriever.models.builtin import load_builtin
 from genmm_retriever.serving.cli import main
 
 def load(name, **_):
