@@ -41,7 +41,7 @@ def serve(
             "--allowed-host", metavar="NAME", help="Host name that is answered; repeatable."
         ),
     ] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="Most queries of one decode.")] = 16,
+    max_batch: Annotated[int, typer.Option(min=1, help="Most queries of one decode.")] = 8,
     max_wait: Annotated[
         float, typer.Option(min=0, max=10_000, help="Milliseconds to wait for a batch.")
     ] = 5.0,

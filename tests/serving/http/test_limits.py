@@ -226,6 +226,25 @@ def test_a_full_queue_says_come_again(serve, built, monkeypatch):
     assert "genmm_queue_depth 0.0" in client.get("/metrics").text
 
 
+def test_who_would_wait_too_long_is_told_at_once(serve, built, monkeypatch):
+    client = serve(built, timeout=20)
+    timed = client.app.state.service.engine._timed
+    assert client.post("/api/search", json={"text": "one"}).status_code == 200
+    assert 0 < timed.average < 20
+    # One that is alone is always taken, or nothing would ever be measured again.
+    timed.average = 100.0
+    held = Held(client, monkeypatch)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(client.post, "/api/search", json={"text": "first"})
+        assert held.begun.wait(30)
+        response = client.post("/api/search", json={"text": "second"})
+        assert refused(response, 503)
+        assert response.headers["retry-after"] == "60"
+        held.free.set()
+        assert job.result().status_code == 200
+    assert timed.average < 100.0
+
+
 def test_an_answer_that_takes_too_long(serve, built, monkeypatch):
     client = serve(built, timeout=0.3)
     held = Held(client, monkeypatch)

@@ -30,6 +30,8 @@ State = Literal["loading", "ready", "stopping", "failed"]
 Outcome = Literal["added", "replaced", "unchanged"]
 Result = TypeVar("Result")
 _WARM_UP = "a photograph"
+_NEWEST = 0.2
+"""Weight of the newest batch in the average."""
 
 
 class Asked(Query):
@@ -45,12 +47,16 @@ class Timed:
         retriever: What answers.
         lock: Held during every call, so that timings are those of the call.
         metrics: Told of each batch.
+
+    Attributes:
+        average: Seconds that a query took lately, as its share of a batch; 0 before the first.
     """
 
     def __init__(
         self, retriever: GenerativeMMRetriever, lock: threading.Lock, metrics: Metrics
     ) -> None:
         self._retriever, self._lock, self._metrics = retriever, lock, metrics
+        self.average = 0.0
 
     def retrieve_batch(
         self,
@@ -64,6 +70,8 @@ class Timed:
             hits = self._retriever.retrieve_batch(queries, k=k, verify=verify)
             seconds = dict(self._retriever.last_timings)
         self._metrics.batch(len(queries), seconds)
+        share = sum(seconds.values()) / max(1, len(queries))
+        self.average += (share - self.average) * (_NEWEST if self.average else 1.0)
         for query in queries:
             if isinstance(query, Asked):
                 query._seconds.update(seconds)
@@ -96,15 +104,15 @@ class Engine:
         self.on_failure: Callable[[], None] = lambda: None
         self._settings, self._metrics = settings, metrics
         self._lock = threading.Lock()
+        self._timed = Timed(retriever, self._lock, metrics)
         self._coalescer = Coalescer(
-            Timed(retriever, self._lock, metrics),
+            self._timed,
             max_batch=settings.max_batch,
             max_wait_ms=settings.max_wait_ms,
         )
         # Explanations and changes are rare and come one at a time.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="genmm-service")
         self._pending = 0
-        self._average = 1.0
         metrics.watch("queue_depth", "Queries that wait or are being answered", self._depth)
         metrics.watch("ready", "1 if queries are answered", lambda: float(self.is_ready))
 
@@ -140,8 +148,6 @@ class Engine:
             hits = await self._in_time(self._coalescer.submit(asked, k, verify))
         total = time.perf_counter() - started
         self._metrics.query(total)
-        share = sum(asked._seconds.values()) or total
-        self._average += 0.1 * (share - self._average)
         return hits, {**asked._seconds, "total": total}
 
     async def explain(self, query: Query, k: int, verify: str | bool | None) -> BaseModel:
@@ -253,7 +259,9 @@ class Engine:
     def _place(self) -> Iterator[None]:
         """A place in the queue."""
         self._check_taking()
-        if self._pending >= self._settings.max_queue:
+        # Who would be answered too late is told so now, and costs nothing.
+        late = self._pending * self._timed.average > self._settings.timeout
+        if late or self._pending >= self._settings.max_queue:
             raise busy(
                 f"{self._pending} queries are waiting already",
                 retry_after=self._seconds_until_free(),
@@ -271,9 +279,8 @@ class Engine:
             raise busy("the service is stopping")
 
     def _seconds_until_free(self) -> int:
-        """A guess from the average of batches that were answered."""
-        batches = math.ceil(self._pending / self._settings.max_batch)
-        return max(1, min(60, math.ceil(batches * self._average)))
+        """A guess from what queries took lately."""
+        return max(1, min(60, math.ceil(self._pending * self._timed.average)))
 
     def _depth(self) -> float:
         return float(self._pending)

@@ -21,7 +21,8 @@ class ServiceSettings:
         allowed_hosts: Values of the Host header that are answered; `"*"` allows all.
         max_body: Most bytes of a request.
         max_pixels: Most pixels of an uploaded picture, and of one shown as a thumbnail.
-        max_queue: Most queries that wait or are being answered; more are told to come again.
+        max_queue: Most queries that wait or are being answered. More are told to come again, and
+            so are those that would wait longer than `timeout` by what queries took lately.
         max_uploads: Most uploads at the same time.
         max_requests: Most requests of any kind at the same time.
         timeout: Seconds that a request may take, its body included.
@@ -38,7 +39,7 @@ class ServiceSettings:
     max_uploads: int = 4
     max_requests: int = 256
     timeout: float = 30.0
-    max_batch: int = 16
+    max_batch: int = 8
     max_wait_ms: float = 5.0
     thumbnail_bytes: int = 64 * 2**20
 
