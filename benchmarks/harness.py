@@ -26,6 +26,8 @@ _PACKAGES = (
     "tokengrams",
     "infini-gram",
     "bm25s",
+    "fastapi",
+    "uvicorn",
 )
 _COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
 

@@ -28,6 +28,8 @@ ALONG = {
     "threadpoolctl": "scikit-learn",
     "huggingface_hub": "transformers",
     "pydantic_core": "pydantic",
+    "starlette": "fastapi",
+    "mcp_types": "mcp",
 }
 
 

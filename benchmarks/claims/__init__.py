@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from benchmarks.claims import clues, dual, gpu, knowledge, scaling, search, tries
+from benchmarks.claims import (
+    clues,
+    dual,
+    gpu,
+    knowledge,
+    scaling,
+    search,
+    service_load,
+    tries,
+)
 from benchmarks.harness import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -15,5 +24,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         *scaling.BENCHMARKS,
         *gpu.BENCHMARKS,
         *dual.BENCHMARKS,
+        *service_load.BENCHMARKS,
     )
 }

@@ -23,7 +23,7 @@ def quick(name, cache, **options):
 
 
 def test_all_are_known():
-    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU, *PEERS, "knowledge"}
+    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU, *PEERS, "knowledge", "service_load"}
 
 
 @pytest.mark.parametrize("name", SEARCH)
