@@ -651,6 +651,39 @@ async def test_asynchronous_answers_are_the_same(retriever):
         same(one, other)
 
 
+async def test_concurrent_questions_are_asked_in_one_decode(retriever, monkeypatch):
+    asked = ["a dog", Query(text="a boat", kind="text"), Query(text="sand", filters={"n": [1, 2]})]
+    wanted = [retriever.retrieve(query, k=3) for query in asked]
+    batches = []
+    ask = retriever.retrieve_batch
+
+    def counted(queries, **options):
+        batches.append(len(queries))
+        return ask(queries, **options)
+
+    monkeypatch.setattr(retriever, "retrieve_batch", counted)
+    found = await asyncio.gather(*(retriever.aretrieve(query, k=3) for query in asked))
+    for one, other in zip(found, wanted, strict=True):
+        same(one, other)
+    # The first may have begun before the others came.
+    assert sum(batches) == 3
+    assert len(batches) < 3
+
+
+async def test_closing_refuses_those_that_wait(shared, tiny_builtin):
+    found = GenerativeMMRetriever.from_index(shared, model=tiny_builtin)
+    with found._lock:
+        tasks = [asyncio.ensure_future(found.aretrieve(f"dog {n}", k=n)) for n in range(1, 4)]
+        await asyncio.sleep(0.05)
+        found._closed = True
+    found.close()
+    for task in tasks:
+        with pytest.raises(IndexStateError, match="closed"):
+            await task
+    with pytest.raises(IndexStateError, match="closed"):
+        await found.aretrieve("a dog")
+
+
 async def test_the_event_loop_goes_on_while_the_model_works(shared, tiny_builtin):
     begun, released = threading.Event(), threading.Event()
     model = copy.copy(tiny_builtin)

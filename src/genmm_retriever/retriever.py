@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from genmm_retriever.coalescing import Coalescer
 from genmm_retriever.corpus.readers import Source, read_sources
 from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter, StoredAdapter
 from genmm_retriever.errors import (
@@ -105,6 +106,8 @@ class GenerativeMMRetriever:
         self._model: MLLM | None = None
         self._asker: Asker | None = None
         self._closed = False
+        # By a weak reference, so that a retriever that nobody holds goes away at once.
+        self._coalescer = Coalescer(weakref.proxy(self))
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._reader = IndexReader.open(self.path)
         self.build_report: BuildReport | None = None
@@ -220,6 +223,7 @@ class GenerativeMMRetriever:
             if self._temporary is not None:
                 self._temporary.cleanup()
                 self._temporary = None
+        self._coalescer.close()
 
     def __len__(self) -> int:
         """Number of items."""
@@ -312,10 +316,16 @@ class GenerativeMMRetriever:
         kind: Kind | None = None,
         verify: str | bool | None = None,
     ) -> list[Hit]:
-        """As `retrieve`, in a worker thread: the event loop is never blocked."""
-        return await asyncio.to_thread(
-            self.retrieve, query, k=k, image=image, filters=filters, kind=kind, verify=verify
-        )
+        """As `retrieve`, in a worker thread: the event loop is never blocked.
+
+        Calls that wait at the same time are answered in one decode if they share `k` and
+        `verify`.
+        """
+        whole = _as_query(query, image=image, filters=filters, kind=kind)
+        k = self.k if k is None else _checked_k(k)
+        verify = self.verify if verify is None else _checked_verify(verify)
+        self._check_open()
+        return await self._coalescer.submit(whole, k, verify)
 
     def add(
         self,

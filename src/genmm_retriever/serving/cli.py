@@ -8,7 +8,7 @@ from typing import Annotated, Any, Protocol, cast
 
 import typer
 
-from . import commands_ask, commands_index, commands_other, commands_train
+from . import commands_ask, commands_index, commands_other, commands_serve, commands_train
 from .console import INTERRUPTED, PROGRAM, fail
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ commands_other.register_demo(app)
 commands_index.register(app)
 commands_ask.register(app)
 commands_train.register(app)
+commands_serve.register(app)
 commands_other.register(app)
 
 

@@ -39,6 +39,11 @@ _EXTRA_OF = {
     "pyarrow": "parquet",
     "open_clip": "clip",
     "marisa_trie": "models",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
+    "mcp": "mcp",
 }
 
 

@@ -1,0 +1,115 @@
+"""One shape of every refusal: `{"error": what is wrong, "hint": the mend}`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from ...errors import (
+    DuplicateIdError,
+    GenmmError,
+    ImageError,
+    IndexLockedError,
+    IndexStateError,
+    InputError,
+    MissingExtraError,
+    StorageError,
+)
+from ..console import printable
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = 2
+# The first that fits counts, so the special come before the general.
+_STATUS: tuple[tuple[type[GenmmError], int], ...] = (
+    (IndexLockedError, 503),
+    (StorageError, 507),
+    (IndexStateError, 500),
+    (DuplicateIdError, 409),
+    (MissingExtraError, 501),
+    (ImageError, 422),
+    (InputError, 422),
+)
+_HINTS = {
+    404: "see /docs for what there is",
+    405: "see /docs for the methods of this address",
+    413: "send less",
+    416: "ask for a range within the picture, or for all of it",
+    500: "the service's log has the details",
+}
+
+
+class Refusal(HTTPException):
+    """A request that is not answered, with the reason and the mend."""
+
+    def __init__(
+        self, status: int, message: str, hint: str = "", *, retry_after: int | None = None
+    ) -> None:
+        headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(status, detail=message, headers=headers)
+        self.hint = hint
+
+
+def busy(
+    message: str, hint: str = "try again later", *, retry_after: int = RETRY_SECONDS
+) -> Refusal:
+    """A 503 that says when to come again."""
+    return Refusal(503, message, hint, retry_after=retry_after)
+
+
+def error_response(
+    status: int, message: str, hint: str = "", headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """A refusal as it is sent; one line each, whatever the text holds."""
+    body = {"error": printable(message), "hint": printable(hint)}
+    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
+
+
+def response_to(error: Exception) -> JSONResponse:
+    """The response to anything that was raised while a request was answered."""
+    if isinstance(error, HTTPException):
+        hint = error.hint if isinstance(error, Refusal) else _HINTS.get(error.status_code, "")
+        return error_response(error.status_code, str(error.detail), hint, error.headers)
+    if isinstance(error, RequestValidationError):
+        return error_response(422, _first_problem(error), "see /docs for what is expected")
+    if isinstance(error, GenmmError):
+        status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+        if status >= 500:
+            log.error("%s", printable(str(error)))
+        headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
+        return error_response(status, error.message, error.hint, headers)
+    log.error("a request failed", exc_info=error)
+    return error_response(500, "an error of the service's own", _HINTS[500])
+
+
+def plain_refusal(status: int) -> tuple[str, str]:
+    """Message and hint for a refusal that a library worded for itself."""
+    reasons = {
+        400: "the request makes no sense",
+        404: "there is nothing here",
+        416: "no such range",
+    }
+    return reasons.get(status, "the request was refused"), _HINTS.get(status, "")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every refusal in the one shape."""
+
+    async def answer(_: Request, error: Exception) -> JSONResponse:
+        return response_to(error)
+
+    for kind in (HTTPException, RequestValidationError, GenmmError):
+        app.add_exception_handler(kind, answer)
+
+
+def _first_problem(error: RequestValidationError) -> str:
+    """The first thing that was wrong: where and what, never the value itself."""
+    problems = error.errors()
+    if not problems:
+        return "the request cannot be read"
+    place = ".".join(str(part) for part in problems[0]["loc"])[:200]
+    return f"`{place}`: {problems[0]['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,81 @@
+"""What Prometheus is told; a registry of its own for each service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+STAGES = ("encode", "decode", "verify", "total")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """Counters and histograms of one service."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter(
+            "genmm_requests",
+            "Requests by route, method and status",
+            ("route", "method", "status"),
+            registry=self.registry,
+        )
+        self._request_seconds = Histogram(
+            "genmm_request_seconds",
+            "Seconds from the first byte of a request to the last of its response",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._stages = Histogram(
+            "genmm_stage_seconds",
+            "Seconds of a batch by stage; `total` is of a query, with the time it waited",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._batch = Histogram(
+            "genmm_batch_size",
+            "Queries answered in one decode",
+            buckets=_SIZES,
+            registry=self.registry,
+        )
+        self._gauges: dict[str, Gauge] = {}
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request that was answered or refused."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def batch(self, size: int, seconds: Mapping[str, float]) -> None:
+        """Note a batch of queries and its seconds by stage."""
+        self._batch.observe(size)
+        for stage, spent in seconds.items():
+            if stage in STAGES:
+                self._stages.labels(stage).observe(spent)
+
+    def query(self, seconds: float) -> None:
+        """Note how long a query took from its arrival to its hits."""
+        self._stages.labels("total").observe(seconds)
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Read a figure whenever it is asked for."""
+        gauge = Gauge(f"genmm_{name}", text, registry=self.registry)
+        gauge.set_function(value)
+        self._gauges[name] = gauge
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self.registry)
