@@ -146,8 +146,10 @@ function openFromState() {
     panel.showHit(answer.hits[number], answer.hits.length);
   } else if (state.whole && answer?.hits.length) panel.showWhole();
   else if (panel.isOpen) {
+    // Closing gives the focus to the card that opened it; here it goes to the one shown last.
+    const last = results.current;
     panel.close();
-    results.focus();
+    results.focus(last);
   }
 }
 

@@ -111,8 +111,8 @@ export class Panel {
     }
     const hits = new Set(explanation.hits.map((one) => one.hit.id));
     const story = [
-      `${plural(explanation.beams, "beginning")} of ${plural(explanation.hypotheses, "identifier")} that the search ended with.`,
-      "Each step chooses among the tokens that still lead to an item; what follows by force is set in grey.",
+      `The ${explanation.beams === 1 ? "beginning" : `${explanation.beams} beginnings`} that led to the best of ${plural(explanation.hypotheses, "identifier")} found.`,
+      "A percentage is the model's choice among the tokens that still lead to an item; what then follows without alternative is grey, what was left open is slanted.",
       explanation.guided ? "The contrastive head looked ahead to topics." : "",
     ];
     const filled = hit?.evidence.filled

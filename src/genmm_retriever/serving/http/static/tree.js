@@ -86,7 +86,7 @@ function row(node, hasInner, options) {
     hasInner ? twist() : h("span", { class: "twist none", "aria-hidden": "true" }),
     piece,
     h("span", { class: "odds" }, bar(node.probability), h("span", { text: percent(node.probability) })),
-    h("span", { class: "aside", text: node.children.length ? `${plural(node.items, "item")} · ${node.legal} legal` : plural(node.items, "item") }),
+    h("span", { class: "aside", text: node.children.length ? `${plural(node.items, "item")} · ${node.legal} ways on` : plural(node.items, "item") }),
     h("span", { class: "items" }, ended(node).map((id) => thing(id, options))),
     h(
       "span",
@@ -146,7 +146,7 @@ function others(node, level) {
         class: "other",
         "aria-level": level,
         "aria-selected": "false",
-        "aria-label": `not taken: ${other.text.trim() || "end"}, ${percent(other.probability)}, ${plural(other.items, "item")}`,
+        "aria-label": `also legal: ${other.text.trim() || "end"}, ${percent(other.probability)}, ${plural(other.items, "item")}`,
       },
       h(
         "div",
@@ -154,7 +154,8 @@ function others(node, level) {
         h("span", { class: "twist none", "aria-hidden": "true" }),
         h("span", { class: "piece", text: other.text || "end" }),
         h("span", { class: "odds" }, bar(other.probability), h("span", { text: percent(other.probability) })),
-        h("span", { class: "aside", text: `not taken · ${plural(other.items, "item")}` }),
+        h("span", { class: "aside", text: `also legal · ${plural(other.items, "item")}` }),
+        h("span", { class: "items" }),
       ),
     ),
   );
