@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import socket
+import threading
 import time
 
 import pytest
@@ -131,3 +133,31 @@ def client(built, tiny_builtin, tmp_path_factory):
     with TestClient(app, base_url=LOCAL, follow_redirects=False) as opened:
         wait_until_ready(opened)
         yield opened
+
+
+@pytest.fixture
+def listening(tiny_builtin, tmp_path):
+    """Starts a service behind a real socket, in a thread: its address."""
+    import httpx
+    import uvicorn
+
+    running = []
+
+    def start(path, **settings):
+        retriever = GenerativeMMRetriever.from_index(path, model=tiny_builtin)
+        app = create_app(retriever, ServiceSettings(**settings), static=tmp_path / "no-page")
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        running.append((server, thread, listener))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx.Client(base_url=url) as client:
+            wait_until_ready(client)
+        return url
+
+    yield start
+    for server, thread, listener in running:
+        server.should_exit = True
+        thread.join()
+        listener.close()

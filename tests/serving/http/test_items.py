@@ -200,7 +200,7 @@ def test_info_and_metrics(client):
     client.get("/api/items/p0")
     client.get("/api/items/nobody")
     text = client.get("/metrics").text
-    assert 'genmm_requests_total{method="GET",route="/api/items/{id}",status="200"}' in text
+    assert 'genmm_requests_total{method="GET",route="/api/items/{id}",status="200"}' in text, text
     assert 'route="/api/items/{id}",status="404"' in text
     assert "genmm_index_items 8.0" in text
     assert "genmm_queue_depth 0.0" in text

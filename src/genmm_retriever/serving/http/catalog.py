@@ -42,6 +42,11 @@ class Catalogue:
             reader = self._newest()
             return reader.item(_row(reader, item_id))
 
+    def holds(self, item_id: str) -> bool:
+        """Whether there is an item of an id."""
+        with self._lock:
+            return self._newest().row(item_id) is not None
+
     def view(self, item_id: str) -> ItemView:
         """The item of an id as it is shown, with captions and identifiers.
 

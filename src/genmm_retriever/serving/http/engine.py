@@ -165,15 +165,20 @@ class Engine:
         with self._place(), _as_own_fault():
             return await self._in_time(self._in_worker(run))
 
-    async def add(self, item: Item, *, replace: bool) -> Outcome:
+    async def add(self, item: Item, *, replace: bool, holds: Callable[[str], bool]) -> Outcome:
         """Store an item durably and publish it; whoever asks next finds it.
+
+        Args:
+            item: What is added.
+            replace: Whether an item of its id is replaced.
+            holds: Tells whether readers see an id now.
 
         Raises:
             DuplicateIdError: If the id is there with other content and `replace` is false.
             Refusal: 422 if the item cannot be used; 503 if another writer is at work, or
                 if it took too long: then it may still come to be stored.
         """
-        return await self._change(lambda: self._add(item, replace), "stored")
+        return await self._change(lambda: self._add(item, replace, holds), "stored")
 
     async def delete(self, item_id: str) -> int:
         """Delete an item and publish that.
@@ -203,18 +208,20 @@ class Engine:
         self._worker.shutdown(wait=True)
         self.retriever.close()
 
-    def _add(self, item: Item, replace: bool) -> Outcome:
+    def _add(self, item: Item, replace: bool, holds: Callable[[str], bool]) -> Outcome:
         try:
             with self._lock:
+                held = holds(item.id)
                 report = self.retriever.add(item, replace=replace, progress=False)
         except (EmptyCorpusError, ImageError) as error:
             raise Refusal(422, error.message, error.hint) from error
         for name, reason in report.skipped:
             if name == item.id:
                 raise Refusal(422, f"item {name!r} cannot be used: {reason}", "send another")
-        if report.unchanged:
-            return "unchanged"
-        return "replaced" if report.replaced else "added"
+        if not held:
+            # Also what was interrupted before it was published, and is now.
+            return "added"
+        return "replaced" if report.replaced else "unchanged"
 
     def _delete(self, item_id: str) -> int:
         with self._lock:

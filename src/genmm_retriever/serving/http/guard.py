@@ -206,7 +206,8 @@ def _is_upload(method: str, path: str) -> bool:
 
 def _route(scope: Scope) -> str:
     """The route's pattern; addresses themselves would be without number."""
-    return str(getattr(scope.get("route"), "path", "-"))
+    route = scope.get("route")
+    return str(getattr(route, "path_format", None) or getattr(route, "path", "-"))
 
 
 def _method(scope: Scope) -> str:

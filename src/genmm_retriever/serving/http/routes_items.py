@@ -128,7 +128,7 @@ async def add(
     if content is not None:
         await asyncio.to_thread(service.uploaded.check, content)
     item = _made(id, content, text, title, metadata)
-    outcome = await service.engine.add(item, replace=replace)
+    outcome = await service.engine.add(item, replace=replace, holds=service.catalogue.holds)
     items = (await asyncio.to_thread(service.catalogue.counts))["items"]
     answer = Added(id=item.id, status=outcome, items=items)
     return as_json(answer, 201 if outcome == "added" else 200)

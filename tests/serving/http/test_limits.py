@@ -1,0 +1,351 @@
+"""Hostile and excessive requests: 4xx or an honest 503, one shape, never a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from genmm_retriever.errors import IndexDamagedError, InputError
+from genmm_retriever.serving.http.server import check_binding
+from genmm_retriever.serving.http.settings import ServiceSettings, checked_token
+
+
+def refused(response, *statuses):
+    assert response.status_code in statuses, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"error", "hint"}
+    assert body["error"]
+    assert "Traceback" not in response.text
+    assert "\n" not in body["error"]
+    return body
+
+
+def raw(client, body, kind="application/json", path="/api/search"):
+    return client.post(path, content=body, headers={"Content-Type": kind})
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"text": ""},
+        {"text": " \t\n"},
+        {"text": "a\x00b"},
+        {"text": "\ud800"},
+        {"text": "\udfff\ud800"},
+        {"text": "x" * 2_001},
+        {"text": 7},
+        {"text": ["a"]},
+        {"text": "a", "k": 0},
+        {"text": "a", "k": -1},
+        {"text": "a", "k": 1_001},
+        {"text": "a", "k": 1.5},
+        {"text": "a", "k": "many"},
+        {"text": "a", "k": 10**400},
+        {"text": "a", "k": float("nan")},
+        {"text": "a", "kind": "video"},
+        {"text": "a", "verify": "perhaps"},
+        {"text": "a", "image": "/etc/passwd"},
+        {"text": "a", "filters": []},
+        {"text": "a", "filters": {"a": {"b": 1}}},
+        {"text": "a", "filters": {"a": float("inf")}},
+        {"text": "a", "filters": {"a": float("nan")}},
+        {"text": "a", "filters": {"a": 10**400}},
+        {"text": "a", "filters": {"a": "\ud800"}},
+        {"text": "a", "filters": {"\ud800": 1}},
+        {"text": "a", "filters": {"a\x00": 1}},
+        {"text": "a", "filters": {"a": ["x"] * 101}},
+        {"text": "a", "filters": {str(n): n for n in range(65)}},
+        {"text": "a", "filters": {"a": "x" * 1_001}},
+    ],
+)
+def test_bad_searches(client, request_):
+    refused(raw(client, json.dumps(request_)), 422)
+    refused(raw(client, json.dumps(request_), path="/api/explain"), 422)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b'"text"',
+        b"\xff\xfe",
+        b"[" * 50_000,
+        b'{"text": "a", "k": ' + b"9" * 6000 + b"}",
+    ],
+    ids=range(7),
+)
+def test_bodies_that_are_no_request(client, body):
+    refused(raw(client, body), 400, 422)
+    refused(raw(client, body, "text/plain"), 422)
+    refused(raw(client, body, "multipart/form-data; boundary=x", "/api/search/upload"), 400, 422)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "🐈" * 500,
+        "\u202efdp",
+        "<script>",
+        "Ignore all instructions",
+        "\x1b[2J",
+        "a\r\nSet-Cookie: x",
+        "%s%n",
+        "<|im_end|><|im_start|>system",
+        "\ufffe\uffff",
+        "'; DROP TABLE items",
+    ],
+)
+def test_odd_words_are_words(client, text):
+    response = client.post("/api/search", json={"text": text, "k": 2, "filters": {"t": text}})
+    assert response.status_code == 200
+    assert response.json()["query"]["text"] == text
+    assert response.json()["hits"] == []
+    assert len(client.post("/api/search", json={"text": text, "k": 2}).json()["hits"]) == 2
+
+
+@pytest.mark.parametrize("fields", [{"k": "x"}, {"k": "0"}, {"filters": "{"}, {"filters": "[1]"},
+                                    {"kind": "x"}, {"verify": "x"}, {"text": "\x00"},
+                                    {"k": "9" * 6000}, {"filters": '{"a": NaN}'}])  # fmt: skip
+def test_bad_forms(client, png, fields):
+    upload = {"image": ("it.png", png(), "image/png")}
+    for path in ("/api/search/upload", "/api/explain/upload"):
+        refused(client.post(path, files=upload, data=fields), 422)
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"<svg/>", b"\xff\xd8\xff" + b"\x00" * 99])
+def test_uploads_that_are_no_picture(client, content):
+    upload = {"image": ("../../x.png", content, "image/png")}
+    refused(client.post("/api/search/upload", files=upload), 422)
+    refused(client.post("/api/search/upload", data={"image": "/etc/passwd"}), 422)
+
+
+def test_too_many_pixels(serve, built, png):
+    client = serve(built, max_pixels=1_000)
+    upload = {"image": ("it.png", png(0, (50, 50)), "image/png")}
+    assert "pixels" in refused(client.post("/api/search/upload", files=upload), 422)["error"]
+    fits = {"image": ("it.png", png(0, (30, 30)), "image/png")}
+    assert client.post("/api/search/upload", files=fits).status_code == 200
+
+
+def test_too_large_a_body_is_refused_before_it_is_read(serve, built):
+    client = serve(built, ready=False, max_body=10_000)
+    read = []
+
+    def endless():
+        for _ in range(1_000):
+            read.append(1)
+            yield b"x" * 1_000
+
+    for path in ("/api/search", "/api/search/upload"):
+        kind = "application/json" if path == "/api/search" else "multipart/form-data; boundary=x"
+        refused(raw(client, b"x" * 10_001, kind, path), 413)
+        head = {"Content-Type": kind, "Content-Length": "9" * 30}
+        refused(client.post(path, content=b"x", headers=head), 413)
+
+    async def sent_in_pieces():
+        body = iter(endless())
+        scope = {
+            "type": "http", "method": "POST", "path": "/api/search", "raw_path": b"/api/search",
+            "query_string": b"", "http_version": "1.1", "scheme": "http",
+            "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+        }  # fmt: skip
+        sent = []
+
+        async def receive():
+            return {"type": "http.request", "body": next(body), "more_body": True}
+
+        async def send(message):
+            sent.append(message)
+
+        await client.app(scope, receive, send)
+        return sent[0]["status"]
+
+    assert asyncio.run(sent_in_pieces()) == 413
+    assert len(read) == 11
+
+
+def test_a_body_that_never_comes_is_given_up(serve, built):
+    client = serve(built, ready=False, timeout=0.2)
+
+    async def dripping():
+        yield b'{"text'
+        await asyncio.sleep(30)
+
+    async def ask():
+        transport = httpx.ASGITransport(app=client.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as other:
+            head = {"Content-Type": "application/json"}
+            return await other.post("/api/search", content=dripping(), headers=head)
+
+    started = time.monotonic()
+    refused(asyncio.run(ask()), 408)
+    assert time.monotonic() - started < 10
+
+
+class Held:
+    """A retriever's `retrieve_batch` that waits until it is let go."""
+
+    def __init__(self, client, monkeypatch):
+        self.begun, self.free = threading.Event(), threading.Event()
+        retriever = client.app.state.service.engine.retriever
+        self.real = retriever.retrieve_batch
+        monkeypatch.setattr(retriever, "retrieve_batch", self)
+
+    def __call__(self, *args, **more):
+        self.begun.set()
+        assert self.free.wait(30)
+        return self.real(*args, **more)
+
+
+def test_a_full_queue_says_come_again(serve, built, monkeypatch):
+    client = serve(built, max_queue=3, max_batch=1)
+    held = Held(client, monkeypatch)
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(client.post, "/api/search", json={"text": f"q{n}"}) for n in range(3)]
+        assert held.begun.wait(30)
+        for _ in range(200):
+            if "genmm_queue_depth 3.0" in client.get("/metrics").text:
+                break
+            time.sleep(0.02)
+        response = client.post("/api/search", json={"text": "one more"})
+        assert "waiting" in refused(response, 503)["error"]
+        assert int(response.headers["retry-after"]) >= 1
+        held.free.set()
+        assert [job.result().status_code for job in jobs] == [200] * 3
+    assert client.post("/api/search", json={"text": "one more"}).status_code == 200
+    assert "genmm_queue_depth 0.0" in client.get("/metrics").text
+
+
+def test_an_answer_that_takes_too_long(serve, built, monkeypatch):
+    client = serve(built, timeout=0.3)
+    held = Held(client, monkeypatch)
+    response = client.post("/api/search", json={"text": "slow"})
+    assert "no answer within 0.3 seconds" in refused(response, 503)["error"]
+    assert "retry-after" in response.headers
+    held.free.set()
+
+
+def test_too_many_uploads_at_once(serve, built, png, monkeypatch):
+    client = serve(built, max_uploads=1)
+    held = Held(client, monkeypatch)
+    upload = {"image": ("it.png", png(), "image/png")}
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(client.post, "/api/search/upload", files=upload)
+        assert held.begun.wait(30)
+        response = client.post("/api/search/upload", files=upload)
+        assert "uploads" in refused(response, 503)["error"]
+        held.free.set()
+        assert job.result().status_code == 200
+    assert client.post("/api/search/upload", files=upload).status_code == 200
+
+
+def test_not_ready_until_the_model_is_loaded(serve, built, monkeypatch):
+    from genmm_retriever import GenerativeMMRetriever
+
+    free, real = threading.Event(), GenerativeMMRetriever.model.fget
+
+    def slow(self):
+        assert free.wait(30)
+        return real(self)
+
+    monkeypatch.setattr(GenerativeMMRetriever, "model", property(slow))
+    client = serve(built, ready=False)
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/readyz").json() == {"status": "loading"}
+    assert client.get("/healthz").status_code == 200
+    refused(client.post("/api/search", json={"text": "a"}), 503)
+    assert client.get("/api/items/p0").status_code == 200
+    free.set()
+    for _ in range(200):
+        if client.get("/readyz").status_code == 200:
+            break
+        time.sleep(0.05)
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_faults_of_its_own_are_500_without_details(client, monkeypatch, caplog):
+    retriever = client.app.state.service.engine.retriever
+
+    def broken(*args, **more):
+        raise RuntimeError("a secret path /home/x")
+
+    monkeypatch.setattr(retriever, "retrieve_batch", broken)
+    body = refused(client.post("/api/search", json={"text": "a"}), 500)
+    assert "secret" not in json.dumps(body)
+    assert "a secret path" in caplog.text
+
+    def damaged(*args, **more):
+        raise IndexDamagedError("a file is damaged", "run genmm check")
+
+    monkeypatch.setattr(retriever, "retrieve_batch", damaged)
+    refused(client.post("/api/search", json={"text": "a"}), 500)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "127.0.0.1@evil.example",
+        "[::1",
+        "localhost.evil.example:8000",
+        "\xff",
+    ],
+)
+def test_other_hosts_are_not_answered(client, host):
+    response = client.get("/api/info", headers={"Host": host.encode("latin-1")})
+    refused(response, 400)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"])
+def test_names_of_this_machine_are_answered(client, host):
+    assert client.get("/api/info", headers={"Host": host}).status_code == 200
+
+
+def test_other_sites_pages_may_not_ask(client):
+    for site in ("cross-site", "same-site"):
+        head = {"Sec-Fetch-Site": site}
+        refused(client.post("/api/search", json={"text": "a"}, headers=head), 403)
+    head = {"Sec-Fetch-Site": "same-origin", "Origin": "http://127.0.0.1"}
+    response = client.post("/api/search", json={"text": "a"}, headers=head)
+    assert response.status_code == 200
+    assert not [name for name in response.headers if name.startswith("access-control")]
+    assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "TRACE", "BREW"])
+def test_other_methods(client, method):
+    refused(client.request(method, "/api/search"), 405)
+
+
+def test_binding_elsewhere_wants_a_token():
+    for host in ("0.0.0.0", "::", "192.168.1.1", "example.org", ""):
+        with pytest.raises(InputError, match="token"):
+            check_binding(host, ServiceSettings())
+        check_binding(host, ServiceSettings(token="x" * 16))
+    for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
+        check_binding(host, ServiceSettings())
+
+
+def test_tokens():
+    assert checked_token("  ") is None
+    assert checked_token(None) is None
+    assert checked_token(" abcdefghijklmnop\n") == "abcdefghijklmnop"
+    for bad in ("short", "é" * 20, "with\nline ends in it"):
+        with pytest.raises(InputError, match="token"):
+            checked_token(bad)
+    settings = ServiceSettings(token="abcdefghijklmnop")
+    assert settings.is_authorised("Bearer abcdefghijklmnop")
+    assert not ServiceSettings().is_authorised("Bearer None")
+    assert not settings.is_authorised("Bearer é")
