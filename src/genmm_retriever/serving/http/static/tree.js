@@ -48,7 +48,7 @@ function branch(node, level, options) {
       "aria-selected": "false",
       "aria-label": level === 1 ? spokenRoot(node) : spoken(node),
     },
-    level === 1 ? rootRow(node) : row(node, inner.length > 0, options),
+    level === 1 ? rootRow(node) : row(node, level, inner.length > 0, options),
     inner.length ? h("ul", { role: "group" }, inner) : null,
   );
 }
@@ -65,8 +65,11 @@ function rootRow(node) {
 
 const twist = () => h("span", { class: "twist", "aria-hidden": "true" });
 
-function row(node, hasInner, options) {
-  const chosen = node.text.slice(0, node.text.length - node.forced.length);
+/** A piece as it is shown: the blank before the very first word says nothing. */
+const shownText = (text, level) => (level === 2 ? text.trimStart() : text);
+
+function row(node, level, hasInner, options) {
+  const chosen = shownText(node.text.slice(0, node.text.length - node.forced.length), level);
   const piece = h(
     "span",
     { class: "piece" },
@@ -152,7 +155,7 @@ function others(node, level) {
         "div",
         { class: "row" },
         h("span", { class: "twist none", "aria-hidden": "true" }),
-        h("span", { class: "piece", text: other.text || "end" }),
+        h("span", { class: "piece", text: shownText(other.text, level) || "end" }),
         h("span", { class: "odds" }, bar(other.probability), h("span", { text: percent(other.probability) })),
         h("span", { class: "aside", text: `also legal · ${plural(other.items, "item")}` }),
         h("span", { class: "items" }),
