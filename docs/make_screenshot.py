@@ -21,7 +21,7 @@ from pathlib import Path
 
 import uvicorn
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from genmm_retriever import GenerativeMMRetriever
 from genmm_retriever.serving.demo import photographs
@@ -112,6 +112,8 @@ def shot(address: str, query: str) -> bytes:
         first.locator("> .row > .twist").click()
         page.wait_for_load_state("networkidle")
         page.mouse.move(2, SIZE[1] - 2)
+        for picture in page.locator("dialog .row img:visible").all():
+            expect(picture).to_have_js_property("complete", True)
         taken = page.screenshot()
         browser.close()
     return taken

@@ -19,7 +19,10 @@ let asked = new AbortController();
 const results = new Results($("results"), (number) => openHit(number));
 const panel = new Panel({
   explain,
-  thumbnail: (id) => answer?.hits.find((hit) => hit.id === id)?.thumbnail ?? `/api/thumbnails/${encodeURIComponent(id)}`,
+  thumbnail: (id) => {
+    const hit = answer?.hits.find((one) => one.id === id);
+    return hit ? hit.thumbnail : `/api/thumbnails/${encodeURIComponent(id)}`;
+  },
   openItem: (id) => {
     const number = answer.hits.findIndex((hit) => hit.id === id);
     if (number >= 0) openHit(number, { replace: true });

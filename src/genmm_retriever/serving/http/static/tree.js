@@ -6,7 +6,7 @@ import { bar, h, percent, plural, signed } from "./dom.js";
  * The tree of an explanation.
  *
  * Options: `item` is the id whose way is marked (or null), `thumbnail(id)` gives the address of
- * an item's picture or null, `open(id)` is called for an item that is a hit, or is null.
+ * an item's picture or null, `open(id)` is called for an item that was chosen.
  */
 export function drawTree(explanation, options) {
   const root = h("ul", { class: "tree", role: "tree", "aria-label": "What was written, with probabilities" });
@@ -130,10 +130,12 @@ function leaf(named, level, options) {
 
 function thing(id, { thumbnail, open }) {
   const address = thumbnail(id);
+  const name = () => h("span", { class: "id", text: id });
   const shown = address
     ? h("img", { src: `${address}?size=160`, alt: id, loading: "lazy", decoding: "async", width: 44, height: 33 })
-    : h("span", { class: "id", text: id });
-  if (!address || open === null) return shown;
+    : name();
+  // What is not among the hits may be a text.
+  shown.addEventListener("error", () => shown.replaceWith(name()), { once: true });
   return h("button", { type: "button", class: "thing", tabindex: -1, title: id, on: { click: () => open(id) } }, shown);
 }
 
