@@ -27,6 +27,33 @@ from genmm_retriever.verification import (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Candidates of one query: rows, first-stage candidates (None: filled), descriptions."""
+
+    rows: list[int]
+    candidates: list[Found | None]
+    items: list[Item]
+    descriptions: list[list[Description]]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What led to the hits of one query.
+
+    Attributes:
+        view: The query as the model saw it.
+        subset: Rows that could be found, ascending, or None for all.
+        found: The candidates, n of them.
+        parts: What the verifier made of them; None if none ran.
+    """
+
+    view: QueryView
+    subset: np.ndarray | None
+    found: Candidates
+    parts: Parts | None
+
+
 @dataclass
 class Trace:
     """What happened on the way, for evaluation and explanation.
@@ -34,20 +61,12 @@ class Trace:
     Attributes:
         timings: Seconds of `encode`, `decode` and `verify`.
         candidates: Ids of the first stage's candidates, best first, by query.
+        answers: What led to the hits, by query.
     """
 
     timings: dict[str, float] = field(default_factory=dict)
     candidates: list[list[str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class _Candidates:
-    """Candidates of one query: rows, first-stage candidates (None: filled), descriptions."""
-
-    rows: list[int]
-    candidates: list[Found | None]
-    items: list[Item]
-    descriptions: list[list[Description]]
+    answers: list[Answer] = field(default_factory=list)
 
 
 class Asker:
@@ -97,7 +116,7 @@ class Asker:
             verify: A verifier's name, or `"off"`.
             trace: Filled with what happened on the way.
         """
-        verifier = None if verify == "off" else self._verifier(verify)
+        verifier = None if verify == "off" else self.verifier_named(verify)
         start = time.perf_counter()
         views = [QueryView.of(query, self.model) for query in queries]
         subsets = [self._subset(query) for query in queries]
@@ -107,11 +126,19 @@ class Asker:
             for some, subset in zip(self.first.find(views, subsets), subsets, strict=True)
         ]
         decoded = time.perf_counter()
-        hits = [
-            self._generated(query, one, k)
+        judged = [
+            (_generated(one), None)
             if verifier is None
-            else self._verified(verifier, query, view, one, k)
-            for query, view, one in zip(queries, views, found, strict=True)
+            else verifier.verify(view, self._candidate_views(one), at_least=k)
+            for view, one in zip(views, found, strict=True)
+        ]
+        hits = [
+            self._hits(query, one, scores, parts, k)
+            for query, one, (scores, parts) in zip(queries, found, judged, strict=True)
+        ]
+        trace.answers = [
+            Answer(view, subset, one, parts)
+            for view, subset, one, (_, parts) in zip(views, subsets, found, judged, strict=True)
         ]
         trace.candidates = [
             [item.id for item, c in zip(one.items, one.candidates, strict=True) if c is not None]
@@ -127,9 +154,7 @@ class Asker:
     def _subset(self, query: Query) -> np.ndarray | None:
         return self.reader.select(query.filters, query.kind)
 
-    def _gather(
-        self, candidates: Sequence[Found], subset: np.ndarray | None, k: int
-    ) -> _Candidates:
+    def _gather(self, candidates: Sequence[Found], subset: np.ndarray | None, k: int) -> Candidates:
         """The best candidates, filled from the rest of the subset where they are fewer than k."""
         best: list[Found | None] = [*candidates[: max(self.candidates, k)]]
         rows = [candidate.row for candidate in best if candidate is not None]
@@ -138,31 +163,15 @@ class Asker:
             rest = np.setdiff1d(allowed, np.array(rows, dtype=np.int64), assume_unique=True)
             rows += rest[: k - len(rows)].tolist()
             best += [None] * (len(rows) - len(best))
-        return _Candidates(rows, best, self.reader.items(rows), self.reader.descriptions(rows))
+        return Candidates(rows, best, self.reader.items(rows), self.reader.descriptions(rows))
 
-    def _generated(self, query: Query, found: _Candidates, k: int) -> list[Hit]:
-        """Hits by the first stage alone; scores are a softmax over the candidates."""
-        scores = np.array([-math.inf if c is None else c.score for c in found.candidates])
-        if np.isfinite(scores).any():
-            weights = np.exp(scores - scores.max())
-            weights /= weights.sum()
-        else:
-            weights = np.zeros(len(scores))
-        return self._hits(query, found, weights, None, k)
-
-    def _verifier(self, name: str) -> Verifier:
+    def verifier_named(self, name: str) -> Verifier:
+        """The verifier of a name, made on first use."""
         if name not in self._verifiers:
             self._verifiers[name] = make_verifier(name, self.model, **self._limits)
         return self._verifiers[name]
 
-    def _verified(
-        self, verifier: Verifier, query: Query, view: QueryView, found: _Candidates, k: int
-    ) -> list[Hit]:
-        views = self._candidate_views(found)
-        probability, parts = verifier.verify(view, views, at_least=k)
-        return self._hits(query, found, probability, parts, k)
-
-    def _candidate_views(self, found: _Candidates) -> list[CandidateView]:
+    def _candidate_views(self, found: Candidates) -> list[CandidateView]:
         pictured = [i for i, item in enumerate(found.items) if item.kind == "image"]
         features = self.reader.features([found.rows[i] for i in pictured]) if pictured else None
         images: dict[int, ImagePart | Callable[[], ImagePart]] = {}
@@ -185,7 +194,7 @@ class Asker:
         ]
 
     def _hits(
-        self, query: Query, found: _Candidates, scores: np.ndarray, parts: Parts | None, k: int
+        self, query: Query, found: Candidates, scores: np.ndarray, parts: Parts | None, k: int
     ) -> list[Hit]:
         order = np.argsort(-scores, kind="stable")[:k]
         return [
@@ -199,7 +208,7 @@ class Asker:
         ]
 
     def _evidence(
-        self, query: Query, found: _Candidates, i: int, scores: np.ndarray, parts: Parts | None
+        self, query: Query, found: Candidates, i: int, scores: np.ndarray, parts: Parts | None
     ) -> Evidence:
         candidate = found.candidates[i]
         written = {} if candidate is None else self.first.evidence(candidate, found.items[i])
@@ -212,6 +221,16 @@ class Asker:
             filled=candidate is None,
             rewritings=query.rewritings,
         )
+
+
+def _generated(found: Candidates) -> np.ndarray:
+    """Scores by the first stage alone: a softmax over the candidates, [n]."""
+    scores = np.array([-math.inf if c is None else c.score for c in found.candidates])
+    if not np.isfinite(scores).any():
+        return np.zeros(len(scores))
+    weights = np.exp(scores - scores.max())
+    shares: np.ndarray = weights / weights.sum()
+    return shares
 
 
 def _first_stage(

@@ -131,13 +131,18 @@ class IdentifierStage:
     ) -> list[list[Candidate]]:
         """Candidates of each query; see `FirstStage.find`."""
         prompts = [identify_prompt(query.text, query.image, self.model) for query in queries]
-        guides = [self._guide(query) for query in queries] if self._topics else None
+        guides = [self.guide(query) for query in queries] if self._topics else None
         found = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam, guides)
         temperature = 1.0 + self._guidance if guides else 1.0
         return [aggregate(hypotheses, temperature=temperature) for hypotheses in found]
 
-    def _guide(self, query: QueryView) -> Guide | None:
-        """What the model's contrastive head says of the topics that the query may mean."""
+    def guide(self, query: QueryView) -> Guide | None:
+        """What the model's contrastive head says of the topics that the query may mean.
+
+        None where the identifiers do not begin with topics, or the head cannot see the query.
+        """
+        if not self._topics:
+            return None
         see: Any = self.model
         image = query.image
         features = None if image is None else image.features

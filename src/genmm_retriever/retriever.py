@@ -32,6 +32,7 @@ __all__ = ["VERIFIERS", "GenerativeMMRetriever", "Verify"]
 if TYPE_CHECKING:
     from genmm_retriever.asking import Asker
     from genmm_retriever.building import BuildReport
+    from genmm_retriever.explaining import Explanation
     from genmm_retriever.models.base import MLLM
     from genmm_retriever.training import TrainingReport
 
@@ -451,6 +452,61 @@ class GenerativeMMRetriever:
                 lines.append("   filled     nothing that was written led here")
             lines += [f"   {name:<10} {value:.3f}" for name, value in evidence.parts.items()]
         return "\n".join(lines)
+
+    def explain_written(
+        self,
+        query: str | Query | None = None,
+        *,
+        k: int = 5,
+        image: ImageRef | None = None,
+        filters: dict[str, Scalar | list[Scalar]] | None = None,
+        kind: Kind | None = None,
+        verify: str | bool | None = None,
+        beams: int = 8,
+        alternatives: int = 3,
+    ) -> Explanation:
+        """How the answer was written, as data: the beams as a tree, and each hit's verification.
+
+        The beginnings of the best hypotheses are run through the model once more, and every
+        choice is told: how likely what was written is among what was legal there, what else
+        could have been written, how many items are left. `explain` says it in words.
+
+        Args:
+            query: As for `retrieve`, and so are the next.
+            k: Hits.
+            image: A query picture.
+            filters: Metadata that hits must have.
+            kind: Only pictures, or only texts.
+            verify: Overrides the retriever's.
+            beams: Beginnings that the tree shows, those that led to the hits first; 1 to 50.
+            alternatives: Continuations told at each choice that were not taken; 0 to 50.
+
+        Raises:
+            QueryError: If the query is empty or k out of range.
+            ImageError: If the query picture cannot be opened.
+            InputError: If `beams` or `alternatives` is out of range.
+
+        Examples:
+            The tree's first choice, likeliest first::
+
+                found = retriever.explain_written("a dog on a beach")
+                for piece in found.tree.children:
+                    print(f"{piece.probability:.0%} {piece.text!r} {piece.items} items")
+        """
+        from genmm_retriever.explaining import explain_written
+
+        asked = _as_query(query, image=image, filters=filters, kind=kind)
+        verify = self.verify if verify is None else _checked_verify(verify)
+        with self._lock:
+            self._check_open()
+            return explain_written(
+                self._current(),
+                asked,
+                k=_checked_k(k),
+                verify=verify,
+                beams=beams,
+                alternatives=alternatives,
+            )
 
     def _check_open(self) -> None:
         if self._closed:

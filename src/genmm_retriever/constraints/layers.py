@@ -131,6 +131,30 @@ class Layers:
             found.append(tuple(items))
         return found
 
+    def named_under(self, targets: Ints, query: int, view: View) -> Ints:
+        """Every item below one row that its query may find, ascending.
+
+        Args:
+            targets: Where the row stands in each part, [parts].
+            query: The row's.
+            view: What may be found.
+        """
+        found = [_NONE]
+        for p, (part, target) in enumerate(zip(self.parts, targets, strict=True)):
+            low, high = (int(one[0]) for one in part.bounds(target[None]))
+            arrays = part.arrays
+            found.append(arrays.item_rows[arrays.item_offsets[low] : arrays.item_offsets[high]])
+            if p == 0 and len(self.parts) > 1:
+                # What base and overlay both have is shown by the base, with the items of both.
+                overlay, twins = self._twins
+                other = self.parts[1].arrays
+                first, end = np.searchsorted(twins, [low, high])
+                for leaf in overlay[first:end].tolist():
+                    own = slice(other.item_offsets[leaf], other.item_offsets[leaf + 1])
+                    found.append(other.item_rows[own])
+        rows = np.unique(np.concatenate(found)).astype(np.int64)
+        return np.array(view.items(query, rows), dtype=np.int64)
+
     def _overlay_twins(self, leaf: Ints) -> Ints:
         """For each leaf of the base the equal one of the overlay, or -1."""
         overlay, twins = self._twins

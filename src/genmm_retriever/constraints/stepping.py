@@ -174,6 +174,14 @@ class TrieSearch:
         """Alive identifiers under each row, [n], int64."""
         return self._counts(state).sum(dim=0)
 
+    def items_under(self, state: TrieState) -> list[Ints]:
+        """The distinct items that each row can still lead to, ascending; n arrays."""
+        targets: Ints = state.targets.cpu().numpy()
+        return [
+            self._layers.named_under(targets[:, row], query, state.view)
+            for row, query in enumerate(state.query.tolist())
+        ]
+
     def least_null_logprob(self, state: TrieState) -> Tensor:
         """The lowest unconditional log-probability of a tail under each row, [n], float32."""
         depth: Ints = state.depth.cpu().numpy()

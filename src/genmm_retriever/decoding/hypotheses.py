@@ -118,7 +118,7 @@ def expand(
         raise ModelError(
             "the model's logits are not numbers (NaN)", "load it in another dtype, or check it"
         )
-    normaliser = _legal_normaliser(logits, legal) if local else live.model.normaliser
+    normaliser = legal_normaliser(logits, legal) if local else live.model.normaliser
     logprob = live.logprob[legal.rows] + logits - normaliser[legal.rows]
     null = live.null[legal.rows] + legal.null_logprobs
     return Expansion(
@@ -132,7 +132,7 @@ def expand(
     )
 
 
-def _legal_normaliser(logits: Tensor, legal: LegalTokens) -> Tensor:
+def legal_normaliser(logits: Tensor, legal: LegalTokens) -> Tensor:
     """Log of the sum of exponentials over each row's legal tokens, [n]."""
     rows = len(legal.offsets) - 1
     best = torch.full((rows,), -torch.inf, device=logits.device)

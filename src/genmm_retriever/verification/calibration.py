@@ -121,7 +121,7 @@ class Calibration:
             self.cheap_bias
             + self.cheap_contrastive * _known(parts.contrastive)
             + self.cheap_objects * _known(parts.objects)
-            + self.cheap_generation * _generation(parts.generation)
+            + self.cheap_generation * known_generation(parts.generation)
         )
 
     def unseen(self, parts: Parts) -> np.ndarray:
@@ -131,7 +131,7 @@ class Calibration:
             + self.words_likelihood * _known(parts.words)
             + self.words_contrastive * _known(parts.contrastive)
             + self.words_objects * _known(parts.objects)
-            + self.words_generation * _generation(parts.generation)
+            + self.words_generation * known_generation(parts.generation)
         )
         log_odds: np.ndarray = np.where(np.isnan(parts.words), self.cheap(parts), with_words)
         return log_odds
@@ -144,7 +144,7 @@ class Calibration:
             + self.text_likelihood * _known(parts.words)
             + self.contrastive * _known(parts.contrastive)
             + self.objects * _known(parts.objects)
-            + self.generation * _generation(parts.generation)
+            + self.generation * known_generation(parts.generation)
         )
 
     def can_rule_out(self, worded: bool) -> bool:
@@ -189,7 +189,7 @@ def _known(part: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(part), 0.0, part)
 
 
-def _generation(part: np.ndarray) -> np.ndarray:
+def known_generation(part: np.ndarray) -> np.ndarray:
     """Missing scores count as the lowest one known: an item that nothing led to is no better."""
     if np.isnan(part).all():
         return np.zeros_like(part)
