@@ -495,14 +495,14 @@ class GenerativeMMRetriever:
         """
         from genmm_retriever.explaining import explain_written
 
-        asked = _as_query(query, image=image, filters=filters, kind=kind)
-        verify = self.verify if verify is None else _checked_verify(verify)
+        asked = as_query(query, image=image, filters=filters, kind=kind)
+        verify = self.verify if verify is None else checked_verify(verify)
         with self._lock:
             self._check_open()
             return explain_written(
                 self._current(),
                 asked,
-                k=_checked_k(k),
+                k=checked_k(k),
                 verify=verify,
                 beams=beams,
                 alternatives=alternatives,
