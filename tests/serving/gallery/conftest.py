@@ -32,9 +32,13 @@ def hostile():
     return HOSTILE
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium, as the system has it; no browser is downloaded."""
+    """Chromium, as the system has it; no browser is downloaded.
+
+    It lives no longer than a module: while Playwright is up its event loop counts as running,
+    and asynchronous tests elsewhere could not start theirs.
+    """
     named = os.environ.get("GENMM_CHROMIUM")
     found = named or next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
