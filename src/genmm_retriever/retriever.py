@@ -16,16 +16,15 @@ from pydantic import ValidationError
 from genmm_retriever.checks import VERIFIERS, as_query, check_options, checked_k, checked_verify
 from genmm_retriever.coalescing import Coalescer
 from genmm_retriever.corpus.readers import Source, read_sources
-from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter, StoredAdapter
+from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter
 from genmm_retriever.errors import (
-    CapabilityError,
     EmptyCorpusError,
     IndexStateError,
     InputError,
-    ModelError,
     first_problem,
 )
 from genmm_retriever.schema import IDENTIFIERS_PER_ITEM, Hit, ImageRef, Kind, Query, Scalar
+from genmm_retriever.weights import fitting_model, weights_of
 
 __all__ = ["VERIFIERS", "GenerativeMMRetriever", "Verify"]
 
@@ -186,7 +185,7 @@ class GenerativeMMRetriever:
         try:
             with IndexWriter.create(where, settings, overwrite=overwrite) as writer:
                 own = isinstance(model, str)
-                loaded = _fitting_model(loaded, settings, writer.adapter(), own=own)
+                loaded = fitting_model(loaded, settings, writer.adapter(), own=own)
                 report = stage_and_build(writer, found, loaded, strict=strict, progress=progress)
             retriever = cls(where, model=model, device=device, **options)
             retriever._model = loaded
@@ -247,7 +246,7 @@ class GenerativeMMRetriever:
         with self._lock:
             if self._model is None:
                 named = self._named or self.settings.model
-                self._model = _fitting_model(
+                self._model = fitting_model(
                     scoring_model(named, self._device),
                     self.settings,
                     self._reader.adapter(),
@@ -429,29 +428,9 @@ class GenerativeMMRetriever:
 
     def explain(self, query: str | Query, *, k: int = 3) -> str:
         """How the answer came about, as text for people."""
-        lines = []
-        for hit in self.retrieve(query, k=k):
-            evidence = hit.evidence
-            lines.append(f"{hit.rank}. {hit.item.id}  score {hit.score:.3f}")
-            if evidence.caption:
-                lines.append(f"   known as   {evidence.caption}")
-            for written in evidence.identifiers:
-                rest = "" if written.written is None else f", of {written.text!r}"
-                lines.append(
-                    f"   written    {written.written or written.text!r}{rest}  "
-                    f"log p {written.logprob:.2f}, debiased {written.score:.2f}"
-                )
-            for clue in evidence.clues:
-                where = ", ".join(f"{start}-{end}" for start, end in clue.spans)
-                source = "seen" if clue.seen else "in common" if clue.given else "written"
-                lines.append(
-                    f"   {source:<10} {clue.text!r}  "
-                    f"log p {clue.logprob:.2f}, adds {clue.score:.1f}" + (where and f", at {where}")
-                )
-            if evidence.filled:
-                lines.append("   filled     nothing that was written led here")
-            lines += [f"   {name:<10} {value:.3f}" for name, value in evidence.parts.items()]
-        return "\n".join(lines)
+        from genmm_retriever.explaining import as_text
+
+        return as_text(self.retrieve(query, k=k))
 
     def explain_written(
         self,
@@ -524,7 +503,7 @@ class GenerativeMMRetriever:
     def _refresh(self) -> None:
         if self._reader.is_stale():
             newer = IndexReader.open(self.path, previous=self._reader)
-            if _weights_of(newer) != _weights_of(self._reader):
+            if weights_of(newer) != weights_of(self._reader):
                 # Built anew with another model, or trained: checked, and adapted, when loaded.
                 self._model = None
             self._reader.close()
@@ -554,41 +533,3 @@ def _settings(**values: Any) -> IndexSettings:
         return IndexSettings(**values)
     except ValidationError as error:
         raise InputError(f"the index cannot be made so: {first_problem(error)}") from error
-
-
-def _weights_of(reader: IndexReader) -> tuple[str, str | None]:
-    return reader.settings.model_fingerprint, reader.adapter_digest
-
-
-def _fitting_model(
-    model: MLLM, settings: IndexSettings, adapter: StoredAdapter | None, *, own: bool
-) -> MLLM:
-    """The model with the weights that an index wants.
-
-    Args:
-        model: With the weights that the index was built with, or already adapted.
-        settings: Of the index.
-        adapter: What the index was trained to, if it was.
-        own: Whether the model is nobody else's and may be changed.
-    """
-    base = settings.model_fingerprint
-    if adapter is not None and model.fingerprint == f"{base}+{adapter.digest}":
-        return model
-    if model.fingerprint != base:
-        raise ModelError(
-            f"the index was built with other weights than those of {model.name!r}",
-            f"name the model it was built with ({settings.model!r}), or build it again",
-        )
-    if adapter is None:
-        return model
-    from genmm_retriever.models.transformers_mllm import TransformersMLLM
-
-    if not isinstance(model, TransformersMLLM):
-        raise CapabilityError(
-            f"the index was trained, and {type(model).__name__} takes no adapter",
-            f"name the model it was built with ({settings.model!r})",
-        )
-    if own:
-        model.apply_adapter(adapter.folder)
-        return model
-    return model.with_adapter(adapter.folder)
