@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,3 +114,26 @@ def test_evaluation_of_a_folder(folder: Path) -> None:
     report = run("evaluate.py", folder)
     assert "queries             4" in report
     assert "recall@1" in report
+
+
+def cells() -> list[dict[str, Any]]:
+    notebook = json.loads((EXAMPLES / "tour.ipynb").read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_has_outputs_and_tells_no_paths() -> None:
+    kinds = [output["output_type"] for cell in cells() for output in cell["outputs"]]
+    assert "error" not in kinds
+    assert kinds.count("execute_result") >= 4
+    told = json.dumps([cell["outputs"] for cell in cells()])
+    assert "/home/" not in told
+    assert "/tmp/" not in told
+
+
+@needs_builtin
+def test_the_notebook_runs_as_it_stands(tmp_path: Path) -> None:
+    script = tmp_path / "tour.py"
+    script.write_text("\n".join("".join(cell["source"]) for cell in cells()), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert "1. camera.png" in done.stdout
