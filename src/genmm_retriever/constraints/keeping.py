@@ -13,6 +13,7 @@ import numpy as np
 from genmm_retriever.constraints.lookup import IdentifierLookup
 from genmm_retriever.constraints.trie import TokenTrie
 from genmm_retriever.corpus.store import IdentifierRecord, IndexReader, IndexWriter
+from genmm_retriever.errors import IndexDamagedError
 
 TRIE_PREFIX = "trie/"
 _LOOKUP = "identifiers/lookup"
@@ -99,8 +100,12 @@ def identifiers_starting_with(
 
 
 def _kept_trie(writer: IndexWriter) -> TokenTrie | None:
+    """The trie to go on from; None if there is none, or a kill left a part of one staged."""
     arrays = writer.arrays_under(TRIE_PREFIX)
-    return TokenTrie.from_arrays(arrays) if arrays else None
+    try:
+        return TokenTrie.from_arrays(arrays) if arrays else None
+    except IndexDamagedError:
+        return None  # the writer has all identifiers, so it is made anew
 
 
 def _columns(
