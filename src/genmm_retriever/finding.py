@@ -26,9 +26,6 @@ from genmm_retriever.verification import QueryView
 
 IDENTIFIER_BEAMS = 50
 _SHOWN_IDENTIFIERS = 3
-_TOGETHER_ON_CPU = 1
-"""Queries of one decode on a CPU: in one pass they attend over each other's room, and over 16
-pictures four together took more than twice the time of four alone."""
 _OPEN_LEAVES = 48
 """Identifiers under a beam that begins with a topic at which it is written no further."""
 _LEAVES_AT_ONCE = 64
@@ -133,21 +130,6 @@ class IdentifierStage:
         self, queries: Sequence[QueryView], subsets: Sequence[Rows | None]
     ) -> list[list[Candidate]]:
         """Candidates of each query; see `FirstStage.find`."""
-        size = max(1, len(queries) if self._on_gpu else _TOGETHER_ON_CPU)
-        found: list[list[Candidate]] = []
-        for start in range(0, len(queries), size):
-            end = start + size
-            found += self._find_together(queries[start:end], subsets[start:end])
-        return found
-
-    @property
-    def _on_gpu(self) -> bool:
-        where = getattr(self.model, "device", None)
-        return where is not None and getattr(where, "type", "cpu") != "cpu"
-
-    def _find_together(
-        self, queries: Sequence[QueryView], subsets: Sequence[Rows | None]
-    ) -> list[list[Candidate]]:
         prompts = [identify_prompt(query.text, query.image, self.model) for query in queries]
         guides = [self.guide(query) for query in queries] if self._topics else None
         found = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam, guides)

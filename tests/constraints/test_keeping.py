@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from genmm_retriever.constraints.keeping import (
     read_trie,
     write_trie,
 )
+from genmm_retriever.constraints.trie import TokenTrie
 from genmm_retriever.corpus.store import (
     Description,
     IdentifierRecord,
@@ -19,6 +21,7 @@ from genmm_retriever.corpus.store import (
     IndexSettings,
     IndexWriter,
 )
+from genmm_retriever.corpus.store.staged import Arrays
 from genmm_retriever.schema import Item
 
 EOS = 0
@@ -131,6 +134,36 @@ def test_an_interrupted_addition_is_found_later(tmp_path: Path) -> None:
     assert_has(path, names)
     add(path, ["dog"])
     assert_has(path, [*names, "cat", "dog"])
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_an_addition_that_breaks_off_while_the_trie_is_staged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """The trie stays whole at whichever of its groups that happens."""
+    path = tmp_path / "index"
+    names = [f"item {n}" for n in range(20)]
+    more = [f"more {n}" for n in range(9)]
+    add(path, names)
+    written: list[object] = []
+    original = Arrays._write
+
+    def breaking(self: Arrays, *values: Any) -> Any:
+        written.append(values)
+        if len(written) == fails:
+            raise KeyboardInterrupt
+        return original(self, *values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Arrays, "_write", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            # So many that base and overlay are merged, and their groups written anew.
+            add(path, more)
+    assert_has(path, names)
+    with IndexWriter.open(path) as writer:
+        TokenTrie.from_arrays(writer.arrays_under(TRIE_PREFIX))
+    add(path, ["dog"])
+    assert_has(path, [*names, *more, "dog"])
 
 
 def test_changed_identifiers_of_a_row_replace_the_old(tmp_path: Path) -> None:

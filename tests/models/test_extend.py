@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +101,53 @@ def test_many_ending_tails_are_cut_into_passes(
     finally:
         tree.nodes_at_once = before
     close(cut, whole)
+
+
+@pytest.mark.parametrize("most", [12, 1024])
+def test_queries_together_cost_no_more_than_alone(
+    build: Callable[[str], TransformersMLLM], monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Trees of very different sizes: few tokens are spent on making them equal."""
+    mllm = build("llama")
+    tree = mllm.engine.tree
+    monkeypatch.setattr(tree, "nodes_at_once", most)
+    monkeypatch.setattr(tree_rows, "pass_cost", lambda device: 4)
+    fed: list[int] = []
+    run = mllm.engine.forward.run
+
+    def counting(inputs: Any, *values: Any, **options: Any) -> Any:
+        fed.append(inputs["input_ids"].numel())
+        return run(inputs, *values, **options)
+
+    monkeypatch.setattr(mllm.engine.forward, "run", counting)
+    prompts = [Prompt((TextPart(text),)) for text in ("x", "yy", "z")]
+    words = [["ab", "cd"], ["a"], [f"{a}{b}{c}e" for a in "ab" for b in "cd" for c in "fgh"]]
+    alone: list[torch.Tensor] = []
+    spent = 0
+    for prompt, own in zip(prompts, words, strict=True):
+        state = mllm.prefill([prompt])
+        fed.clear()
+        parents = torch.zeros(len(own) + 1, dtype=torch.int64)
+        tails = [letters(mllm, word) for word in ("k", *own)]
+        _, sums = mllm.extend(state, parents, tails, [False] + [True] * len(own))
+        spent += sum(fed)
+        alone.append(sums)
+    state = mllm.prefill(prompts)
+    fed.clear()
+    parents = torch.tensor([row for row, own in enumerate(words) for _ in range(len(own) + 1)])
+    tails = [letters(mllm, word) for own in words for word in ("k", *own)]
+    ends = [flag for own in words for flag in [False] + [True] * len(own)]
+    after, sums = mllm.extend(state, parents, tails, ends)
+    close(sums, torch.cat(alone))
+    assert after.query.tolist() == [0, 1, 2]
+    assert sum(fed) <= spent + 4
+    # Whoever ends here is fed no more.
+    fed.clear()
+    after, _ = mllm.extend(after, torch.tensor([2, 0]), [tails[0]] * 2, [False, True])
+    assert after.query.tolist() == [2]
+    assert sum(fed) == 1
+    logprobs = plain(mllm, prompts[2], [*tails[0], *tails[0]])[-1]
+    close(torch.log_softmax(after.logits[0], -1), logprobs)
 
 
 def test_the_cache_forgets_what_no_row_sees(

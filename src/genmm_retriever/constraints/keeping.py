@@ -13,7 +13,6 @@ import numpy as np
 from genmm_retriever.constraints.lookup import IdentifierLookup
 from genmm_retriever.constraints.trie import TokenTrie
 from genmm_retriever.corpus.store import IdentifierRecord, IndexReader, IndexWriter
-from genmm_retriever.errors import IndexDamagedError
 
 TRIE_PREFIX = "trie/"
 _LOOKUP = "identifiers/lookup"
@@ -42,24 +41,19 @@ def write_trie(writer: IndexWriter, changed: Iterable[int] = ()) -> TokenTrie:
         trie = stays.add(*_columns(writer.identifiers(new.tolist())))
         if trie.overlay_share > _LARGEST_SHARE:
             trie = trie.merged()
-    _write_lookup(writer, trie, anew=old is None or not trie.shares_base(old))
-    names = {TRIE_PREFIX + name: array for name, array in trie.to_arrays().items()}
-    for name in writer.arrays():
-        if name.startswith(TRIE_PREFIX) and name not in names:
-            writer.drop_arrays(name)
-    writer.put_arrays(names)
+    arrays = {TRIE_PREFIX + name: array for name, array in trie.to_arrays().items()}
+    arrays |= _lookups(writer, trie, anew=old is None or not trie.shares_base(old))
+    # In one step: a part of this trie beside a part of the one before would be no trie.
+    writer.put_arrays(arrays, replacing=(TRIE_PREFIX, _ADDED_FOLDER))
     return trie
 
 
-def _write_lookup(writer: IndexWriter, trie: TokenTrie, *, anew: bool) -> None:
-    if anew:
-        records = writer.identifiers()
-        writer.put_array(_LOOKUP, _packed(records))
+def _lookups(writer: IndexWriter, trie: TokenTrie, *, anew: bool) -> dict[str, np.ndarray]:
+    found = {_LOOKUP: _packed(writer.identifiers())} if anew else {}
     added = trie.added_rows
     if len(added):
-        writer.put_array(_ADDED, _packed(writer.identifiers(added.tolist())))
-    else:
-        writer.drop_arrays(_ADDED_FOLDER)
+        found[_ADDED] = _packed(writer.identifiers(added.tolist()))
+    return found
 
 
 def read_trie(reader: IndexReader) -> TokenTrie:
@@ -100,12 +94,8 @@ def identifiers_starting_with(
 
 
 def _kept_trie(writer: IndexWriter) -> TokenTrie | None:
-    """The trie to go on from; None if there is none, or a kill left a part of one staged."""
     arrays = writer.arrays_under(TRIE_PREFIX)
-    try:
-        return TokenTrie.from_arrays(arrays) if arrays else None
-    except IndexDamagedError:
-        return None  # the writer has all identifiers, so it is made anew
+    return TokenTrie.from_arrays(arrays) if arrays else None
 
 
 def _columns(

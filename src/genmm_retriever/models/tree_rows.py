@@ -10,7 +10,7 @@ attention comes from speculative decoding: SpecInfer, arXiv 2305.09781.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from genmm_retriever.models.base import DecodingState
 from genmm_retriever.models.branches import Branches
-from genmm_retriever.models.caches import choose_tokens, share
+from genmm_retriever.models.caches import choose_tokens, gather, share
 from genmm_retriever.models.forwarding import ForwardPass
+from genmm_retriever.models.passes import pass_cost
 from genmm_retriever.models.scoring import score_pairs
+from genmm_retriever.models.tree_passes import tree_passes
 
 _NODES_AT_ONCE = {"cpu": 1024}
 """Tokens of a pass: attention among them grows with their square."""
@@ -89,28 +91,25 @@ class TreeRows:
         """
         scores: list[Tensor] = [torch.empty(0)] * len(tails)
         after = state.none()
-        for number, chunk in enumerate(self._chunks(tails, ends)):
-            going = [i for i in chunk if not ends[i]]
+        place = state.cache_as(TreeCache).place[list(parents)].tolist()
+        chunks = tree_passes(
+            # The last token of a tail that ends is asked for, never fed.
+            [len(tail) - end for tail, end in zip(tails, ends, strict=True)],
+            place,
+            ends,
+            most=self.nodes_at_once,
+            cost=pass_cost(self.device.type),
+        )
+        for chunk in chunks:
+            going = sum(not ends[i] for i in chunk)
             grown, found = self._pass(
-                state, [parents[i] for i in chunk], [tails[i] for i in chunk], len(going)
+                state, [parents[i] for i in chunk], [tails[i] for i in chunk], going
             )
-            if number == 0:
+            if going:
                 after = grown
             for i, score in zip(chunk, found, strict=True):
                 scores[i] = score
         return after, scores
-
-    def _chunks(self, tails: Sequence[Sequence[int]], ends: Sequence[bool]) -> list[list[int]]:
-        """Tails by pass: all that go on in the first, and those that end as they fit."""
-        chunks = [[i for i, end in enumerate(ends) if not end]]
-        size = sum(len(tails[i]) for i in chunks[0])
-        for i in (i for i, end in enumerate(ends) if end):
-            if chunks[-1] and size + len(tails[i]) > self.nodes_at_once:
-                chunks.append([])
-                size = 0
-            chunks[-1].append(i)
-            size += len(tails[i])
-        return chunks
 
     def _pass(
         self,
@@ -120,14 +119,13 @@ class TreeRows:
         going: int,
     ) -> tuple[DecodingState, list[Tensor]]:
         """One pass over tails of which the first `going` go on."""
-        cache = state.cache_as(TreeCache)
         first = state.first_logprobs(parents, tails)
-        # The last token of a tail that ends is asked for, never fed.
         fed = [tail if i < going else tail[:-1] for i, tail in enumerate(tails)]
         grown = Branches.of(parents, fed)
         if not grown.tokens:
             return state.none(), first
         rows = torch.tensor(grown.rows, device=self.device)
+        cache = of_queries(state.cache_as(TreeCache), rows)
         columns, width = _columns(cache.place[rows])
         seen = grown.ancestors().to(self.device)
         states, past = self._run(cache, grown, rows, columns, width, seen)
@@ -200,30 +198,40 @@ class TreeRows:
         return states[place, columns], past
 
 
-def compacted(cache: TreeCache) -> TreeCache:
-    """The cache without what no row sees, once that is worth a copy."""
-    seen = torch.zeros(
-        (len(cache.prompt), cache.visible.shape[1]), dtype=torch.int64, device=cache.place.device
-    ).index_add_(0, cache.place, cache.visible.long())
-    live = torch.bincount(cache.place, minlength=len(cache.prompt)) > 0
-    widest = int((seen > 0).sum(dim=1).max())
-    few = 2 * int(live.sum()) <= len(live)
-    if not few and cache.visible.shape[1] - widest <= _UNSEEN:
+def of_queries(cache: TreeCache, rows: Tensor) -> TreeCache:
+    """The cache of those queries alone that the given rows belong to.
+
+    `place` of all other rows is meaningless in it.
+    """
+    live = torch.bincount(cache.place[rows], minlength=len(cache.prompt)) > 0
+    if bool(live.all()):
         return cache
     batch = torch.nonzero(live).flatten()
-    # Seen tokens first, in their order; what fills up a narrower tree is seen by no row.
-    order = torch.sort(~(seen[batch] > 0), dim=1, stable=True).indices[:, :widest]
-    renumbered = live.cumsum(0) - 1
-    place = renumbered[cache.place]
-    width = cache.prompt.shape[1]
-    prompt = torch.arange(width, device=order.device).expand(len(batch), -1)
-    tokens = torch.cat([prompt, width + order], dim=1)
-    return TreeCache(
-        past=choose_tokens(cache.past, batch, tokens),
+    return replace(
+        cache,
+        past=gather(cache.past, batch),
         prompt=cache.prompt[batch],
-        place=place,
-        visible=cache.visible.gather(1, order[place]),
-        following=cache.following,
+        place=(live.cumsum(0) - 1)[cache.place],
+    )
+
+
+def compacted(cache: TreeCache) -> TreeCache:
+    """The cache without what no row sees, once that is worth a copy."""
+    queries, room = len(cache.prompt), cache.visible.shape[1]
+    seen = torch.zeros((queries, room), dtype=torch.int64, device=cache.place.device)
+    seen = seen.index_add_(0, cache.place, cache.visible.long()) > 0
+    widest = int(seen.sum(dim=1).max())
+    if room - widest <= _UNSEEN:
+        return cache
+    # Seen tokens first, in their order; what fills up a narrower tree is seen by no row.
+    order = torch.sort(~seen, dim=1, stable=True).indices[:, :widest]
+    width = cache.prompt.shape[1]
+    prompt = torch.arange(width, device=order.device).expand(queries, -1)
+    tokens = torch.cat([prompt, width + order], dim=1)
+    return replace(
+        cache,
+        past=choose_tokens(cache.past, torch.arange(queries, device=order.device), tokens),
+        visible=cache.visible.gather(1, order[cache.place]),
     )
 
 

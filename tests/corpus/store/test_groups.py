@@ -236,6 +236,36 @@ def test_a_disk_that_is_full_while_an_array_is_put(folder, monkeypatch):
     assert read(folder)["a/x"].tolist() == [0]
 
 
+@pytest.mark.parametrize("fails", [1, 2])
+def test_what_replaces_others_does_so_at_once_or_not_at_all(folder, monkeypatch, fails):
+    """As when the process is killed while the first or the second group is written."""
+    original = Path.open
+    written = []
+
+    def failing(self, *values, **options):
+        if self.name.endswith(".safetensors.tmp"):
+            written.append(self.name)
+            if len(written) == fails:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(self, *values, **options)
+
+    new = {"a/x": np.zeros(2), "b/c/v": np.zeros(3)}
+    with IndexWriter.open(folder) as writer:
+        monkeypatch.setattr(Path, "open", failing)
+        with pytest.raises(StorageError, match="No space"):
+            writer.put_arrays(new, replacing=("a/", "b/"))
+        monkeypatch.undo()
+    with IndexWriter.open(folder) as writer:
+        assert writer.arrays() == ["a/x", "a/y", "b/c/z", "w"]
+        assert writer.array("a/x").tolist() == [0, 1, 2, 3, 4]
+        writer.put_arrays(new, replacing=("a/", "b/"))
+        assert writer.arrays() == ["a/x", "b/c/v", "w"]
+        writer.put_arrays({}, replacing=("w",))
+        writer.publish()
+    assert sorted(read(folder)) == ["a/x", "b/c/v"]
+    assert check_index(folder) == []
+
+
 def test_damage_is_never_given_a_new_checksum(folder):
     """Neither that of an array in work, nor that of one that shares a group with a new one."""
     with IndexWriter.open(folder) as writer:
@@ -411,9 +441,14 @@ class ArrayChanges(RuleBasedStateMachine):
         self.writer.put_array(name, np.arange(value, dtype=np.int16))
         self.next[name] = list(range(value))
 
-    @rule(values=st.dictionaries(NAMES, st.integers(0, 2)))
-    def put_several(self, values):
-        self.writer.put_arrays({n: np.arange(v, dtype=np.int16) for n, v in values.items()})
+    @rule(
+        values=st.dictionaries(NAMES, st.integers(0, 2)), replacing=st.lists(PREFIXES, max_size=2)
+    )
+    def put_several(self, values, replacing):
+        arrays = {n: np.arange(v, dtype=np.int16) for n, v in values.items()}
+        self.writer.put_arrays(arrays, replacing=replacing)
+        for name in [name for name in self.next if name.startswith(tuple(replacing))]:
+            del self.next[name]
         self.next.update((name, list(range(value))) for name, value in values.items())
 
     @rule(prefix=PREFIXES)

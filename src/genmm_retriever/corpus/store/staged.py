@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,7 @@ class Arrays:
             return self._map(file)[name]
         return map_container(self._staging.folder / file)[name]
 
-    def put(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def put(self, arrays: Mapping[str, np.ndarray], replacing: Sequence[str] = ()) -> None:
         """See `IndexWriter.put_arrays`."""
         new: dict[str, dict[str, np.ndarray]] = {}
         taken_back: list[str] = []
@@ -92,9 +92,11 @@ class Arrays:
                     taken_back.append(name)
                 else:
                     new.setdefault(group_of(name), {})[name] = array
-        if not new and not taken_back:
+            gone = [n for n in places if n.startswith(tuple(replacing)) and n not in arrays]
+        if not new and not taken_back and not gone:
             return
         with self._changing() as tables:
+            self._drop(tables, gone, published)
             for name in taken_back:
                 # What was put in its place, or that it was dropped.
                 tables.run("DELETE FROM staged_arrays WHERE name=?", (name,))
@@ -119,11 +121,15 @@ class Arrays:
         if not names:
             return 0
         with self._changing() as tables:
-            for name in names:
-                tables.run("DELETE FROM staged_arrays WHERE name=?", (name,))
-                if name in published:
-                    tables.run("INSERT INTO staged_arrays(name) VALUES(?)", (name,))
+            self._drop(tables, names, published)
         return len(names)
+
+    @staticmethod
+    def _drop(tables: Tables, names: Sequence[str], published: Container[str]) -> None:
+        for name in names:
+            tables.run("DELETE FROM staged_arrays WHERE name=?", (name,))
+            if name in published:
+                tables.run("INSERT INTO staged_arrays(name) VALUES(?)", (name,))
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Tables]:

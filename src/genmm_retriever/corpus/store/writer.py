@@ -258,7 +258,9 @@ class IndexWriter:
         """Publish one array; see `put_arrays`."""
         self._arrays.put({name: array})
 
-    def put_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def put_arrays(
+        self, arrays: Mapping[str, np.ndarray], *, replacing: Sequence[str] = ()
+    ) -> None:
         """Publish arrays with the next generation; they stay until put again or dropped.
 
         Arrays whose names are equal up to the last `/` are a group and share a file, which is
@@ -267,10 +269,15 @@ class IndexWriter:
         reading it, and without reading when it is the one that `array` gave with
         `writeable=False`.
 
+        Args:
+            arrays: By name.
+            replacing: Prefixes whose other arrays are dropped in the same step, so that work
+                which is killed never leaves some of the old beside some of the new.
+
         Raises:
             InputError: If a name or a type cannot be kept; then nothing is.
         """
-        self._arrays.put(arrays)
+        self._arrays.put(arrays, replacing)
 
     def array(self, name: str, *, writeable: bool = True) -> np.ndarray | None:
         """An array as the next generation will have it, or None.
