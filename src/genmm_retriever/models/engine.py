@@ -12,6 +12,7 @@ from genmm_retriever.models.base import DecodingState
 from genmm_retriever.models.cached_rows import CachedRows, RowCache
 from genmm_retriever.models.caches import is_gatherable
 from genmm_retriever.models.forwarding import ForwardPass
+from genmm_retriever.models.kept_prompts import KeptPrompts
 from genmm_retriever.models.passes import pass_cost, passes
 from genmm_retriever.models.recomputed_rows import RecomputedRows, Sequences
 from genmm_retriever.models.rendering import pack
@@ -40,6 +41,7 @@ class RowEngine:
         self.pad_token_id = pad_token_id
         self.tokens_per_pass = 16384
         self.tree = TreeRows(forward, vocab_size)
+        self.kept = KeptPrompts(self.tree)
         self.cached = CachedRows(self)
         self.recomputed = RecomputedRows(self)
 
@@ -52,6 +54,12 @@ class RowEngine:
     def can_gather(self) -> bool:
         """Whether rows share a cache of keys and values; else they are recomputed."""
         return self.forward.probe().gatherable
+
+    @property
+    def can_grow_trees(self) -> bool:
+        """Whether rows are branches of a tree over a prompt that is run once."""
+        probed = self.forward.probe()
+        return probed.gatherable and probed.tree
 
     def prefill(self, encoded: list[dict[str, Tensor]]) -> DecodingState:
         """One row a prompt, from what `PromptRenderer.encode` gave."""

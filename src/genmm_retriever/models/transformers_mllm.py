@@ -268,13 +268,17 @@ class TransformersMLLM:
     ) -> list[Tensor]:
         """Log-probabilities of one continuation a prompt; see `MLLM.score`.
 
-        A prompt that comes again (the same object, or equal text) is run once.
+        A prompt that comes again (the same object, or equal text) is run once; one of text and
+        cached features is not even run if it was among the last ones before.
         """
         check_tails(continuations, len(prompts))
         unique: dict[Prompt, int] = {}
         for prompt in prompts:
             unique.setdefault(prompt, len(unique))
         rows = [unique[prompt] for prompt in prompts]
+        kept = self._kept_state(list(unique))
+        if kept is not None:
+            return self.engine.score_from(kept, torch.tensor(rows), continuations)
         shared = len(unique) < len(prompts) and self.can_gather
         scores: list[Tensor | None] = [None] * len(prompts)
         for group in self._groups(list(unique)):
@@ -291,6 +295,20 @@ class TransformersMLLM:
             for i, score in zip(members, found, strict=True):
                 scores[i] = score
         return [score for score in scores if score is not None]
+
+    def _kept_state(self, prompts: list[Prompt]) -> DecodingState | None:
+        """The state after prompts, begun from what is kept of them; None to run them as usual."""
+        if not prompts or not self.engine.can_grow_trees:
+            return None
+        return self.engine.kept.prefilled(prompts, self._prefill_few)
+
+    def _prefill_few(self, prompts: list[Prompt]) -> DecodingState | None:
+        """As `prefill`; None if that is a quarter of what one pass may compute, for it is held."""
+        encoded = [self.encode_prompt(prompt) for prompt in prompts]
+        longest = max(one["input_ids"].shape[1] for one in encoded)
+        if 4 * longest * len(encoded) > self.engine.tokens_per_pass:
+            return None
+        return self.engine.prefill(encoded)
 
     def _groups(self, prompts: list[Prompt]) -> Iterator[list[tuple[int, Prompt]]]:
         """Prompts in runs that are encoded together: few where there are pixels to hold."""
