@@ -71,18 +71,22 @@ class FirstStage(Protocol):
         ...
 
 
-def beam_config(reader: IndexReader, num_beams: int, debias: float) -> BeamConfig:
+def beam_config(reader: IndexReader, model: MLLM, num_beams: int, debias: float) -> BeamConfig:
     """How an index's identifiers are searched: of this width, debiased so much.
 
     Where they begin with topics that the model was trained to write, few items under a topic
     are left to the verifier: their keywords come from what the model says of the pictures, and
     on Flickr8k dev it is less often right about those.
     """
+    if not _begins_with_topics(reader):
+        return BeamConfig(num_beams=num_beams, debias=debias, max_leaves_exact=_LEAVES_AT_ONCE)
     return BeamConfig(
         num_beams=num_beams,
         debias=debias,
-        max_leaves_exact=_LEAVES_AT_ONCE,
-        open_leaves=_OPEN_LEAVES if _begins_with_topics(reader) else 0,
+        # Whole identifiers do not compare with those that are left open.
+        max_leaves_exact=0,
+        open_leaves=_OPEN_LEAVES,
+        level_end=model.encode("a,")[-1],
     )
 
 
@@ -122,7 +126,7 @@ class IdentifierStage:
     ) -> None:
         self.model = model
         self._guidance = guidance
-        self.beam = beam_config(reader, num_beams, debias)
+        self.beam = beam_config(reader, model, num_beams, debias)
         self._topics = _topic_tokens(model) if self.beam.open_leaves and guidance else []
         self.trie = read_trie(reader)
 

@@ -65,6 +65,9 @@ def test_every_state_equals_a_dict_of_prefixes(corpus: Any, subsets: Any) -> Non
         least = trie.least_null_logprob(state).tolist()
         forced = trie.forced(state)
         stands = trie.legal(forced.state)
+        most = [row % 3 for row in range(len(prefixes))]
+        limited = trie.forced(state, torch.tensor(most))
+        rest, goes_on = trie.completions(limited.state), trie.legal(limited.state)
         for row, (query, prefix) in enumerate(zip(state.query.tolist(), prefixes, strict=True)):
             allowed = subsets[query]
             under = [
@@ -78,6 +81,15 @@ def test_every_state_equals_a_dict_of_prefixes(corpus: Any, subsets: Any) -> Non
             assert forced.tokens[row] == list(common)
             assert forced.null_logprobs[row] == sum(null_of((*prefix, *common))[len(prefix) :])
             assert forced.complete[row] == (distinct == [(*prefix, *common)])
+            cut = common[: most[row]]
+            assert limited.tokens[row] == list(cut)
+            assert limited.null_logprobs[row] == sum(null_of((*prefix, *cut))[len(prefix) :])
+            assert limited.complete[row] == (distinct == [(*prefix, *cut)])
+            tails = [t for r, t in zip(rest.rows.tolist(), rest.tails, strict=True) if r == row]
+            assert tails == [list(s[len(prefix) + len(cut) :]) for s in distinct]
+            own = slice(*goes_on.offsets[row : row + 2].tolist())
+            nexts = {s[len(prefix) + len(cut)] for s in distinct if len(s) > len(prefix + cut)}
+            assert goes_on.tokens[own].tolist() == sorted(nexts)
             choices = {s[len(prefix) + len(common)] for s in distinct if s != (*prefix, *common)}
             own = slice(*stands.offsets[row : row + 2].tolist())
             assert stands.tokens[own].tolist() == sorted(choices)

@@ -79,12 +79,18 @@ def seen(trie: TokenTrie, state: TrieState) -> list[Any]:
     """Everything that a trie says of a state, whatever its layout."""
     legal, completions, forced = trie.legal(state), trie.completions(state), trie.forced(state)
     after = trie.legal(forced.state)
+    part = trie.forced(state, torch.arange(len(state.query)) % 3)
+    between = trie.completions(part.state)
     return [
         *(one.tolist() for one in vars(legal).values()),
         *(one.tolist() for one in vars(after).values()),
         *(completions.rows.tolist(), completions.tails, completions.null_logprobs.tolist()),
         [sorted(items) for items in completions.items],
         *(forced.tokens, forced.null_logprobs.tolist(), forced.complete.tolist()),
+        *(part.tokens, part.null_logprobs.tolist(), part.complete.tolist()),
+        *(one.tolist() for one in vars(trie.legal(part.state)).values()),
+        *(between.rows.tolist(), between.tails, between.null_logprobs.tolist()),
+        [sorted(items) for items in trie.documents(part.state)],
         [sorted(items) for items in trie.documents(state)],
         [sorted(items) for items in trie.documents(forced.state)],
         trie.remaining(state).tolist(),

@@ -180,6 +180,34 @@ def test_what_is_left_open_gets_the_score_of_what_was_written(
 
 @EXAMPLES
 @given(
+    corpus=corpora(), allowed=subset, most=st.integers(1, 4), end=st.sampled_from([3, 4, VOCAB - 1])
+)
+def test_levels_are_written_to_their_end_before_the_rest_is_left_open(
+    tiny: Any, prompts: list[Prompt], corpus: Any, allowed: Any, most: int, end: int
+) -> None:
+    config = BeamConfig(num_beams=16, max_leaves_exact=0, open_leaves=most, level_end=end)
+    (found,) = constrained_beam_search(
+        tiny, prompts[:1], TokenTrie.build(*corpus), [allowed], config
+    )
+    whole = {h.tokens: h for h in brute_force(tiny, prompts[0], corpus, allowed)}
+    nulls = dict(zip(corpus[0], corpus[2], strict=True))
+    assert sorted(h.tokens for h in found) == sorted(whole)
+    for h in found:
+        assert set(h.items) == set(whole[h.tokens].items)
+        begun = h.tokens[: h.length]
+        assert h.logprob == pytest.approx(tiny.plain_logprob(prompts[0], begun), abs=2e-4)
+        assert h.null_logprob == pytest.approx(sum(nulls[h.tokens][: h.length]), abs=2e-3)
+        closes = [
+            length
+            for length in range(1, len(h.tokens))
+            if h.tokens[length - 1] == end
+            and sum(tokens[:length] == h.tokens[:length] for tokens in whole) <= most
+        ]
+        assert h.length == min([*closes, len(h.tokens)])
+
+
+@EXAMPLES
+@given(
     corpus=corpora(),
     allowed=subset,
     wanted=st.integers(1, 6),

@@ -127,6 +127,7 @@ def test_score_from_equals_plain_forward(mllm: TransformersMLLM, picture: Pictur
 def test_passes_are_cut_to_the_budget(
     mllm: TransformersMLLM, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(mllm.engine.kept, "most_at_once", 0)
     prompts = prompts_for(mllm, picture)
     tails = [mllm.encode(text) for text in TAILS]
     parents = torch.tensor([3, 2, 1, 0])
@@ -145,6 +146,7 @@ def test_head_sees_only_scored_positions(
     build: Callable[[str], TransformersMLLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mllm = build("llama")
+    monkeypatch.setattr(mllm.engine.kept, "most_at_once", 0)
     mllm.can_gather  # noqa: B018 - the probe is not what is counted
     rows = []
     head = mllm.model.lm_head

@@ -126,11 +126,15 @@ class Constraint(Protocol[StateT]):
         """
         ...
 
-    def forced(self, state: StateT) -> Forced[StateT]:
+    def forced(self, state: StateT, most: Tensor | None = None) -> Forced[StateT]:
         """Follow each row for as long as a single token is legal.
 
         A search that goes from choice to choice sees the same choices however the identifiers
         are laid out: a subset is searched like an index of the subset alone.
+
+        Args:
+            state: Left as it was.
+            most: Tokens that each row may write, [n], int64; None for no limit.
         """
         ...
 

@@ -41,7 +41,12 @@ class _Reach:
 
 
 def follow(
-    parts: tuple[TriePart, ...], targets: Ints, depth: Ints, slot: Ints, view: View
+    parts: tuple[TriePart, ...],
+    targets: Ints,
+    depth: Ints,
+    slot: Ints,
+    view: View,
+    most: Ints | None = None,
 ) -> Moved:
     """Write what all alive leaves under a row have in common.
 
@@ -51,9 +56,10 @@ def follow(
         depth: Tokens written, [n].
         slot: The distinct subset of each row, [n].
         view: What may be found.
+        most: Tokens that each row may write, [n]; None for no limit.
     """
     if len(parts) == 1 and view.parts[0] is None:
-        return _follow_all(parts[0], targets[0], depth)
+        return _follow_all(parts[0], targets[0], depth, most)
     reach = [_reach(part, targets[p], slot, view, p) for p, part in enumerate(parts)]
     end = depth.copy()
     tokens: list[list[int]] = [[] for _ in depth]
@@ -71,6 +77,8 @@ def follow(
             too = np.flatnonzero(found.here[rows])
             for side in (found.first, found.last):
                 stop[too] = _shared(part, leaf[too], other, side[rows[too]], begin[too], stop[too])
+        if most is not None:
+            stop = np.minimum(stop, begin + most[rows])
         end[rows] = stop
         complete[rows] = stop == length
         null[rows] = part.null_sums(leaf, begin, stop)
@@ -83,18 +91,21 @@ def follow(
     return Moved(np.stack(moved), end, tokens, null, complete)
 
 
-def _follow_all(part: TriePart, target: Ints, depth: Ints) -> Moved:
+def _follow_all(part: TriePart, target: Ints, depth: Ints, most: Ints | None) -> Moved:
     """As `follow` where every leaf may be found: every target but the root is a choice."""
     if part.arrays.node_edges[1] == 1:
         target = np.where(target == 0, part.arrays.edge_target[0], target).astype(np.int64)
     end = np.maximum(part.target_depth(target), depth)
+    whole = end
+    if most is not None:
+        end = np.minimum(end, depth + most)
     leaf = part.first_leaf(target)
     return Moved(
         targets=target[None],
         depth=end,
         tokens=part.spans(leaf, depth, end),
         null=part.null_sums(leaf, depth, end).astype(np.float32),
-        complete=(target < 0) & (target > ABSENT),
+        complete=(target < 0) & (target > ABSENT) & (end == whole),
     )
 
 

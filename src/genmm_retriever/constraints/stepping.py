@@ -141,8 +141,8 @@ class TrieSearch:
             complete=state.complete[rows],
         )
 
-    def forced(self, state: TrieState) -> Forced[TrieState]:
-        """Follow each row for as long as a single token is legal.
+    def forced(self, state: TrieState, most: Tensor | None = None) -> Forced[TrieState]:
+        """Follow each row for as long as a single token is legal; see `Constraint.forced`.
 
         That is what the first and the last alive identifier under a row have in common; how
         many lie between does not matter.
@@ -154,6 +154,7 @@ class TrieSearch:
             state.depth.cpu().numpy(),
             state.view.host_slot[state.query.cpu().numpy()],
             state.view,
+            None if most is None else most.cpu().numpy(),
         )
         complete = torch.from_numpy(moved.complete).to(device)
         return Forced(
@@ -162,7 +163,7 @@ class TrieSearch:
                 depth=torch.from_numpy(moved.depth).to(device),
                 targets=torch.from_numpy(moved.targets).to(device),
                 complete=complete,
-                settled=len(self._layers.parts) == 1,
+                settled=len(self._layers.parts) == 1 and most is None,
                 view=state.view,
             ),
             tokens=moved.tokens,

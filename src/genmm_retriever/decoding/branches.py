@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genmm_retriever.constraints.base import Constraint, StateT
+from genmm_retriever.decoding.config import BeamConfig
 from genmm_retriever.decoding.hypotheses import Expansion
 
 
@@ -53,20 +54,33 @@ class Branches:
 
 
 def to_next_choice(
-    constraint: Constraint[StateT], expansion: Expansion, picks: Tensor, state: StateT
+    constraint: Constraint[StateT],
+    expansion: Expansion,
+    picks: Tensor,
+    state: StateT,
+    config: BeamConfig,
 ) -> tuple[Branches, StateT]:
-    """Picked tokens with all that they force.
+    """Picked tokens with all that they force, or as much of it as is written.
 
     Args:
         constraint: Says what is forced.
         expansion: What was picked from.
         picks: The picked pairs, [m].
         state: The constraint's rows behind the picked tokens, [m].
+        config: Says where little that is left is not written.
 
     Returns:
         One branch a pick, and the constraint's rows of those that are not complete.
     """
     forced = constraint.forced(state)
+    if config.open_leaves and config.level_end is not None:
+        few = constraint.remaining(forced.state) <= config.open_leaves
+        tails = _appended(expansion.tokens[picks], forced.tokens)
+        most = [
+            tail.index(config.level_end) if little and config.level_end in tail else len(tail)
+            for tail, little in zip(tails, few.tolist(), strict=True)
+        ]
+        forced = constraint.forced(state, torch.tensor(most, dtype=torch.int64))
     ends = forced.complete.tolist()
     branches = Branches(
         rows=expansion.rows[picks],

@@ -26,6 +26,9 @@ class BeamConfig:
             further: all of them get its score, the rest of each is left open (as WIDE leaves
             uncertain levels open). So a collection decides how much of an identifier is
             needed: in a small one its topic, in a large one its keywords too. 0 writes all.
+        level_end: The token that ends a level, such as a comma. Beams are then left open behind
+            it alone, so that all of them are written to the end of a level and compare; None
+            leaves them open at any choice.
         length_penalty: Exponent of the length; 0 leaves scores as they are.
         compat: "genmm" keeps every finished hypothesis and finishes exactly. "hf" takes the
             decisions of `transformers.generate` 5.x beam search step by step: the best
@@ -46,6 +49,7 @@ class BeamConfig:
     debias: float = 1.0
     max_leaves_exact: int = 256
     open_leaves: int = 0
+    level_end: int | None = None
     length_penalty: float = 0.0
     compat: Literal["genmm", "hf"] = "genmm"
     num_hypotheses: int | None = None

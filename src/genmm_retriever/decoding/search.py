@@ -221,7 +221,11 @@ class _Search(Generic[StateT]):
         at_once = (few & (not self.local))[state.query]
         stepping, ending = torch.nonzero(~at_once).flatten(), torch.nonzero(at_once).flatten()
         branches, state_after = to_next_choice(
-            self.constraint, expansion, picks[stepping], self.constraint.choose(state, stepping)
+            self.constraint,
+            expansion,
+            picks[stepping],
+            self.constraint.choose(state, stepping),
+            self.config,
         )
         if len(ending):
             rest = self.constraint.choose(state, ending)
@@ -264,6 +268,9 @@ class _Search(Generic[StateT]):
         if not self.config.open_leaves or not len(going):
             return None, state
         few = self.constraint.remaining(state) <= self.config.open_leaves
+        if self.config.level_end is not None:
+            last = [branches.tails[i][-1] == self.config.level_end for i in going.tolist()]
+            few &= torch.tensor(last, device=few.device)
         if not bool(few.any()):
             return None, state
         for i in going[few].tolist():

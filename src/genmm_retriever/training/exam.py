@@ -96,7 +96,8 @@ class Exam:
         rows = [row for row in self.pool for _ in self.corpus.answers[row]]
         null = [scores.tolist() for scores in null_logprobs(model, sequences)]
         trie = TokenTrie.build(sequences, rows, null)
-        beam = beam_config(self.corpus.reader, IDENTIFIER_BEAMS, Calibration.of(model).debias)
+        debias = Calibration.of(model).debias
+        beam = beam_config(self.corpus.reader, model, IDENTIFIER_BEAMS, debias)
         best: list[int] = []
         for start in range(0, len(asked), _QUERIES_AT_ONCE):
             batch = asked[start : start + _QUERIES_AT_ONCE]
