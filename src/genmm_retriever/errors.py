@@ -43,7 +43,17 @@ class ImageError(InputError):
 
 
 class DuplicateIdError(InputError):
-    """Two items share an id."""
+    """Two items share an id.
+
+    Args:
+        message: What is wrong.
+        hint: What to do about it.
+        item_id: The id.
+    """
+
+    def __init__(self, message: str, hint: str, item_id: str) -> None:
+        super().__init__(message, hint)
+        self.item_id = item_id
 
 
 class EmptyCorpusError(InputError):
@@ -96,7 +106,7 @@ class MissingExtraError(ModelError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"this needs the package {package!r}, which is not installed",
-            f'pip install "genmm-retriever[{extra}]"',
+            f'pip install "genmm-retriever[{extra}]", or ".[{extra}]" where its sources lie',
         )
         self.package = package
         self.extra = extra

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -139,6 +142,28 @@ async def test_over_stdin_and_stdout(model, tmp_path, monkeypatch):
         shown = await client.call_tool("get_image", {"id": "a"})
     assert {hit["id"] for hit in result.structured_content["hits"]} == {"a", "b"}
     assert "text: A brown dog runs." in shown.content[0].text
+
+
+def test_ctrl_c_ends_it_while_stdin_stays_open(model, tmp_path):
+    index = tmp_path / "index"
+    items = [Item(id="a", text="A brown dog runs.")]
+    GenerativeMMRetriever.from_images(items, path=index, model=str(model), progress=False).close()
+    command = [sys.executable, "-m", "genmm_retriever.serving.cli", "mcp", str(index)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        while "is offered" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(1)  # until it reads
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+
+
+async def test_problems_of_a_query_are_told_on_one_line(server):
+    async with Client(server) as client:
+        result = await client.call_tool("search_images", {"query": " "})
+    assert result.is_error
+    assert "a query needs text" in result.content[0].text
+    assert "pydantic" not in result.content[0].text
 
 
 def test_the_example_is_what_the_command_takes(genmm):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add index, add, delete, info and check."""
-    command(app, "index", example="genmm index photos/ --output photos.genmm")(index)
-    command(app, "add", example="genmm add photos.genmm new-photos/")(add)
+    command(app, "index", example="genmm index photos/ --output photos.genmm", resumes=True)(index)
+    command(app, "add", example="genmm add photos.genmm new-photos/", resumes=True)(add)
     command(app, "delete", example="genmm delete photos.genmm cat.jpg dog.jpg")(delete)
     command(app, "info", example="genmm info photos.genmm --json")(info)
     command(app, "check", example="genmm check photos.genmm")(check)

@@ -14,7 +14,7 @@ from .console import Console, command, printable
 
 def register_demo(app: typer.Typer) -> None:
     """Add demo, which `--help` lists first."""
-    command(app, "demo", example="genmm demo --output genmm-demo")(demo)
+    command(app, "demo", example="genmm demo --output genmm-demo", resumes=True)(demo)
 
 
 def register(app: typer.Typer) -> None:

@@ -35,7 +35,9 @@ class TrainGroup(typer.core.TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Add both."""
-    command(app, "train", example="genmm train photos.genmm --texts captions.jsonl")(train)
+    command(app, "train", example="genmm train photos.genmm --texts captions.jsonl", resumes=True)(
+        train
+    )
     command(
         app,
         BUILTIN,

@@ -101,7 +101,7 @@ _SHARED = {"as_json": _JSON, "debug": _DEBUG, "verbose": _VERBOSE, "quiet": _QUI
 
 
 def command(
-    app: typer.Typer, name: str, *, example: str
+    app: typer.Typer, name: str, *, example: str, resumes: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function `(console, ...)` as a command with the shared options.
 
@@ -109,16 +109,17 @@ def command(
         app: Where the command is added.
         name: As typed.
         example: One line, shown at the end of `--help`.
+        resumes: Whether the same command goes on where it was interrupted.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        app.command(name, epilog=f"Example:  {example}")(_with_console(function))
+        app.command(name, epilog=f"Example:  {example}")(_with_console(function, resumes=resumes))
         return function
 
     return register
 
 
-def _with_console(function: Callable[..., None]) -> Callable[..., None]:
+def _with_console(function: Callable[..., None], *, resumes: bool) -> Callable[..., None]:
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(function, eval_str=True).parameters.values()
@@ -138,7 +139,8 @@ def _with_console(function: Callable[..., None]) -> Callable[..., None]:
             verbosity=-1 if flags["quiet"] else int(flags["verbose"]),
         )
         _set_up_logging(console)
-        code = _guarded(console, functools.partial(function, console, **values))
+        action = functools.partial(function, console, **values)
+        code = _guarded(console, action, resumes=resumes)
         if code:
             raise typer.Exit(code)
 
@@ -166,12 +168,13 @@ def _silence_libraries() -> None:
         loaded.logging.disable_progress_bar()
 
 
-def _guarded(console: Console, action: Callable[[], None]) -> int:
+def _guarded(console: Console, action: Callable[[], None], *, resumes: bool) -> int:
     try:
         action()
         sys.stdout.flush()
     except KeyboardInterrupt:
-        fail("interrupted; finished work is kept, the same command goes on from there")
+        kept = "; finished work is kept, the same command goes on from there"
+        fail(f"interrupted{kept if resumes else ''}")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`genmm search ... | head`): not an error.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
+import signal
+import threading
 import unicodedata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,14 +16,15 @@ from typing import Annotated, Any
 from mcp.server.mcpserver import Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ImageContent, TextContent, ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from ..corpus.images import open_image
 from ..corpus.references import local_path
 from ..corpus.store import IndexReader
-from ..errors import GenmmError
+from ..errors import GenmmError, first_problem
 from ..retriever import GenerativeMMRetriever
 from ..schema import Hit, Item, Query, Scalar
+from .console import INTERRUPTED
 
 log = logging.getLogger(__name__)
 MAX_K = 100
@@ -89,8 +93,15 @@ def make_server(retriever: GenerativeMMRetriever) -> MCPServer[None]:
 
 
 def run(retriever: GenerativeMMRetriever) -> None:
-    """Serve on stdin and stdout until stdin ends."""
+    """Serve on stdin and stdout until stdin ends, or until Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _stop)
     make_server(retriever).run("stdio")
+
+
+def _stop(*_: object) -> None:
+    """End at once: a thread waits for stdin, which nothing but its end would wake."""
+    os._exit(INTERRUPTED)
 
 
 class _Tools:
@@ -199,4 +210,5 @@ def _cut(text: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
+    text = first_problem(error) if isinstance(error, ValidationError) else str(error)
+    return " ".join(text.split())[:500]

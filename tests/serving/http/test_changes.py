@@ -45,6 +45,9 @@ def test_add_find_and_delete(writable, own, png):
     assert (again.status_code, again.json()["status"]) == (200, "unchanged")
     other = add(writable, picture(png, 22), id="a/new one")
     assert other.status_code == 409
+    assert "replace=true" in other.json()["hint"]
+    assert str(own) not in other.json()["error"]
+    assert other.json()["error"].endswith("with other content")
     assert "a/new one" in other.json()["error"]
     replaced = add(writable, picture(png, 22), id="a/new one", replace="true")
     assert (replaced.status_code, replaced.json()["status"]) == (200, "replaced")

@@ -325,6 +325,8 @@ def test_faults_of_its_own_are_500_without_details(client, monkeypatch, caplog):
 def test_other_hosts_are_not_answered(client, host):
     response = client.get("/api/info", headers={"Host": host.encode("latin-1")})
     refused(response, 400)
+    assert "Host" in response.json()["error"]
+    assert "--allowed-host" in response.json()["hint"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"])

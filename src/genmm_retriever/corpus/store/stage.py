@@ -44,6 +44,7 @@ def stage_items(
                     f"two items have the id {item.id!r}: number {first} ({what}) and "
                     f"number {number} ({_describe(item)})",
                     "give every item an id of its own",
+                    item.id,
                 )
             seen[item.id] = number, _describe(item)
             counts[_stage_one(staging, tables, item, replace=replace)] += 1
@@ -91,6 +92,7 @@ def _stage_one(staging: Staging, tables: Tables, item: Item, *, replace: bool) -
                 f"{_describe(present)}, the source gives {_describe(item)}",
                 "replace it on purpose (`--replace`, in Python `replace=True`), delete it first, "
                 "or use another id",
+                item.id,
             )
     row = staging.number("next_row")
     staging.set_meta("next_row", row + 1)

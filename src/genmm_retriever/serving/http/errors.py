@@ -29,12 +29,12 @@ _STATUS: tuple[tuple[type[GenmmError], int], ...] = (
     (IndexLockedError, 503),
     (StorageError, 507),
     (IndexStateError, 500),
-    (DuplicateIdError, 409),
     (MissingExtraError, 501),
     (ImageError, 422),
     (InputError, 422),
 )
 _HINTS = {
+    400: "`genmm serve --allowed-host NAME` answers to further names",
     404: "see /docs for what there is",
     405: "see /docs for the methods of this address",
     413: "send less",
@@ -76,6 +76,10 @@ def response_to(error: Exception) -> JSONResponse:
         return error_response(error.status_code, str(error.detail), hint, error.headers)
     if isinstance(error, RequestValidationError):
         return error_response(422, _first_problem(error), "see /docs for what is expected")
+    if isinstance(error, DuplicateIdError):
+        # The error's own words tell where pictures lie on this machine.
+        message = f"the id {error.item_id!r} is in the index with other content"
+        return error_response(409, message, "send replace=true, delete it first, or use another id")
     if isinstance(error, GenmmError):
         status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
         if status >= 500:
@@ -89,7 +93,7 @@ def response_to(error: Exception) -> JSONResponse:
 def plain_refusal(status: int) -> tuple[str, str]:
     """Message and hint for a refusal that a library worded for itself."""
     reasons = {
-        400: "the request makes no sense",
+        400: "the request makes no sense, or its Host header names nobody who is answered",
         404: "there is nothing here",
         416: "no such range",
     }

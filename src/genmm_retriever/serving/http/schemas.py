@@ -58,7 +58,7 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: Words | None = Field(None, description="Words; beside a picture, what to change in it.")
-    k: int = Field(12, ge=1, le=MAX_K, description="How many hits.")
+    k: int = Field(10, ge=1, le=MAX_K, description="How many hits.")
     filters: Metadata = Field(
         default_factory=dict,
         description="Metadata that hits must have; a list means one of. Applied before decoding.",
