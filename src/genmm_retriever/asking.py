@@ -24,6 +24,7 @@ from genmm_retriever.verification import (
     QueryView,
     Verifier,
     make_verifier,
+    verify_all,
 )
 
 
@@ -126,12 +127,12 @@ class Asker:
             for some, subset in zip(self.first.find(views, subsets), subsets, strict=True)
         ]
         decoded = time.perf_counter()
-        judged = [
-            (_generated(one), None)
-            if verifier is None
-            else verifier.verify(view, self._candidate_views(one), at_least=k)
-            for view, one in zip(views, found, strict=True)
-        ]
+        judged: list[tuple[np.ndarray, Parts | None]]
+        if verifier is None:
+            judged = [(_generated(one), None) for one in found]
+        else:
+            looks = [self._candidate_views(one) for one in found]
+            judged = [*verify_all(verifier, views, looks, at_least=k)]
         hits = [
             self._hits(query, one, scores, parts, k)
             for query, one, (scores, parts) in zip(queries, found, judged, strict=True)

@@ -97,7 +97,7 @@ def test_those_not_used_for_longest_go_first(tiny_builtin, fed):
         model.score([prompts[place]], [tail])
     counts = fed(model)
     kept.most_bytes = 2 * kept._bytes // 3
-    kept._put([], [], None)
+    kept._put({}, None)
     assert len(kept) == 2
     model.score([prompts[0], prompts[2]], [tail, tail])
     assert len(counts) == 1

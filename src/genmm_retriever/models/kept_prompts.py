@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class KeptPrompts:
 
     def __init__(self, tree: TreeRows, most_bytes: int = 256 * 2**20) -> None:
         self.most_bytes = most_bytes
-        self.most_at_once = 64
+        self.most_at_once = 128
         self._tree = tree
         self._kept: OrderedDict[Hashable, KeptPrompt] = OrderedDict()
         self._bytes = 0
@@ -74,7 +74,7 @@ class KeptPrompts:
         """The state after prompts, of which only those are run that are not kept.
 
         Args:
-            prompts: Different ones.
+            prompts: Those that are equal are run once.
             prefill: Runs prompts; None if they are too many tokens to be held at once.
 
         Returns:
@@ -84,20 +84,20 @@ class KeptPrompts:
         if not prompts or len(prompts) > self.most_at_once or None in keys:
             return None
         found = self._get(keys)
-        new = [place for place, one in enumerate(found) if one is None]
+        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
         if new:
-            state = prefill([prompts[place] for place in new])
+            state = prefill(list(new.values()))
             cut = None if state is None else self._cut(state)
             if state is None or cut is None:
                 return None
-            self._put([keys[place] for place in new], cut, state.cache_as(TreeCache).past)
+            run = dict(zip(new, cut, strict=True))
+            self._put(run, state.cache_as(TreeCache).past)
             if len(new) == len(prompts):
                 return state
-            for place, one in zip(new, cut, strict=True):
-                found[place] = one
-        return self._joined([one for one in found if one is not None])
+            found |= run
+        return self._joined([found[key] for key in keys])
 
-    def _get(self, keys: Sequence[Hashable]) -> list[KeptPrompt | None]:
+    def _get(self, keys: Sequence[Hashable]) -> dict[Hashable, KeptPrompt]:
         with self._lock:
             weights = self._state_of_weights()
             if weights != self._weights:
@@ -106,13 +106,13 @@ class KeptPrompts:
             for key in keys:
                 if key in self._kept:
                     self._kept.move_to_end(key)
-            return [self._kept.get(key) for key in keys]
+            return {key: self._kept[key] for key in keys if key in self._kept}
 
-    def _put(self, keys: Sequence[Hashable], prompts: Sequence[KeptPrompt], past: Any) -> None:
+    def _put(self, prompts: Mapping[Hashable, KeptPrompt], past: Any) -> None:
         with self._lock:
             if self._template is None:
                 self._template = _emptied(past)
-            for key, prompt in zip(keys, prompts, strict=True):
+            for key, prompt in prompts.items():
                 if key not in self._kept and prompt.nbytes <= self.most_bytes // 16:
                     self._kept[key] = prompt
                     self._bytes += prompt.nbytes

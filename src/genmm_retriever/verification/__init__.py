@@ -6,7 +6,7 @@ from genmm_retriever.verification.choice import ChoiceVerifier
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
 from genmm_retriever.verification.likelihood import LikelihoodVerifier
 from genmm_retriever.verification.making import make_verifier
-from genmm_retriever.verification.protocol import Verifier
+from genmm_retriever.verification.protocol import Verifier, verify_all
 from genmm_retriever.verification.yesno import YesNoVerifier
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "Verifier",
     "YesNoVerifier",
     "make_verifier",
+    "verify_all",
 ]

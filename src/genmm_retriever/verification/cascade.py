@@ -14,6 +14,7 @@ from genmm_retriever.verification.calibration import REACH_DEPTH, REACH_FIRST, C
 from genmm_retriever.verification.costs import TokenCosts
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
 from genmm_retriever.verification.reverse import ReverseLikelihood
+from genmm_retriever.verification.steps import Steps
 
 _WORDS_AT_ONCE = 32
 
@@ -71,7 +72,7 @@ class Cascade:
         )
         self._reverse = ReverseLikelihood(model, query, chunked=self._chunked)
 
-    def run(self, parts: Parts) -> tuple[Parts, np.ndarray]:
+    def run(self, parts: Parts) -> Steps[tuple[Parts, np.ndarray]]:
         """All that the budget allows to know.
 
         Args:
@@ -82,13 +83,13 @@ class Cascade:
         """
         read = parts.words
         if self._is_worth_reading(parts):
-            read = self._read(parts)
+            read = yield from self._read(parts)
         unseen = self._weights.unseen(replace(parts, text_likelihood=read))
         if not np.isnan(read).all():
             # What a text item's words add is its likelihood itself, and counts once, as that.
             pictures = np.array([c.image is not None for c in self._candidates])
             parts = replace(parts, text_likelihood=np.where(pictures, read, np.nan))
-        return self._look(parts, unseen, read), unseen
+        return (yield from self._look(parts, unseen, read)), unseen
 
     def _is_spent(self) -> bool:
         return self._policy.budget.is_spent(self._policy.clock() - self._start)
@@ -116,7 +117,7 @@ class Cascade:
         asked *= count
         return asked < most and asked + self._costs.words(self._candidates) < most
 
-    def _read(self, parts: Parts) -> np.ndarray:
+    def _read(self, parts: Parts) -> Steps[np.ndarray]:
         """The likelihood given the words, [n]; by the clock, those that look best first."""
         order = np.argsort(-self._weights.cheap(parts), kind="stable")
         size = _WORDS_AT_ONCE if self._timed else len(order)
@@ -125,10 +126,11 @@ class Cascade:
             if self._is_spent():
                 break
             chunk = order[begin : begin + size]
-            gains[chunk] = self._reverse.given_words([self._candidates[i] for i in chunk])
+            read = [self._candidates[i] for i in chunk]
+            gains[chunk] = yield from self._reverse.given_words(read)
         return gains
 
-    def _look(self, parts: Parts, unseen: np.ndarray, read: np.ndarray) -> Parts:
+    def _look(self, parts: Parts, unseen: np.ndarray, read: np.ndarray) -> Steps[Parts]:
         """Parts with the likelihoods of those that can still win, as far as the budget goes."""
         order = np.argsort(-unseen, kind="stable")
         most = self._policy.budget.most(len(order), self._at_least)
@@ -136,7 +138,7 @@ class Cascade:
         done, size = 0, max(self._at_least, self._policy.chunk) if self._chunked else most
         while done < most:
             chunk = order[done : min(done + size, most)]
-            likelihood[chunk] = self._likelihoods(chunk, read)
+            likelihood[chunk] = yield from self._likelihoods(chunk, read)
             parts = replace(parts, likelihood=likelihood)
             done, size = done + len(chunk), self._policy.chunk
             if self._may_rule_out:
@@ -145,11 +147,12 @@ class Cascade:
                 break
         return parts
 
-    def _likelihoods(self, chunk: np.ndarray, read: np.ndarray) -> np.ndarray:
+    def _likelihoods(self, chunk: np.ndarray, read: np.ndarray) -> Steps[np.ndarray]:
         """Of a chunk, [m]; of text items whose words were read they are known."""
         gains = np.array([read[i] if self._candidates[i].image is None else np.nan for i in chunk])
         new = np.flatnonzero(np.isnan(gains))
-        gains[new] = self._reverse.given_items([self._candidates[i] for i in chunk[new]])
+        looked = [self._candidates[i] for i in chunk[new]]
+        gains[new] = yield from self._reverse.given_items(looked)
         return gains
 
     def _last(self, parts: Parts, unseen: np.ndarray, read: np.ndarray, done: np.ndarray) -> int:

@@ -16,6 +16,7 @@ from genmm_retriever.verification.costs import TokenCosts
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
 from genmm_retriever.verification.protocol import with_room_below
 from genmm_retriever.verification.reverse import ReverseLikelihood
+from genmm_retriever.verification.steps import Steps, run_alone, run_together
 
 
 class LikelihoodVerifier:
@@ -76,8 +77,41 @@ class LikelihoodVerifier:
             Probabilities [n], and the parts that they come from. A candidate that was not
             looked at never outranks one that was.
         """
+        return run_alone(self.model, self._verified(query, candidates, at_least))
+
+    def verify_all(
+        self,
+        queries: Sequence[QueryView],
+        candidates: Sequence[Sequence[CandidateView]],
+        *,
+        at_least: int = 0,
+    ) -> list[tuple[np.ndarray, Parts]]:
+        """As `verify` for several queries, which ask the model together.
+
+        One after the other where time is limited, which is a query's own, and where pictures
+        are opened to be looked at, of which few should be held.
+
+        Args:
+            queries: Q of them.
+            candidates: Those of each.
+            at_least: The hits wanted of each.
+        """
+        at_hand = all(
+            one.image is None or one.cached is not None for some in candidates for one in some
+        )
+        works = [
+            self._verified(query, some, at_least)
+            for query, some in zip(queries, candidates, strict=True)
+        ]
+        if self.budget.milliseconds is None and at_hand:
+            return run_together(self.model, works)
+        return [run_alone(self.model, work) for work in works]
+
+    def _verified(
+        self, query: QueryView, candidates: Sequence[CandidateView], at_least: int
+    ) -> Steps[tuple[np.ndarray, Parts]]:
         stages = Cascade(self.model, self._policy, self._costs, query, candidates, at_least)
-        parts, unseen = stages.run(self.cheap_parts(query, candidates))
+        parts, unseen = yield from stages.run(self.cheap_parts(query, candidates))
         seen = ~np.isnan(parts.likelihood)
         probability = sigmoid(np.where(seen, self.calibration.full(parts), unseen))
         if seen.any():
@@ -91,8 +125,8 @@ class LikelihoodVerifier:
 
     def likelihoods(self, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
         """Nats a token that each candidate adds; see `ReverseLikelihood.given_items`."""
-        return ReverseLikelihood(self.model, query).given_items(candidates)
+        return run_alone(self.model, ReverseLikelihood(self.model, query).given_items(candidates))
 
     def text_likelihoods(self, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
         """Nats a token that their words add; see `ReverseLikelihood.given_words`."""
-        return ReverseLikelihood(self.model, query).given_words(candidates)
+        return run_alone(self.model, ReverseLikelihood(self.model, query).given_words(candidates))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,6 +36,31 @@ class Verifier(Protocol):
             looked at never outranks one that was.
         """
         ...
+
+
+def verify_all(
+    verifier: Verifier,
+    queries: Sequence[QueryView],
+    candidates: Sequence[Sequence[CandidateView]],
+    *,
+    at_least: int = 0,
+) -> list[tuple[np.ndarray, Parts]]:
+    """As `Verifier.verify` for several queries, together where the verifier can.
+
+    Args:
+        verifier: Any.
+        queries: Q of them.
+        candidates: Those of each.
+        at_least: The hits wanted of each.
+    """
+    together: Any = getattr(verifier, "verify_all", None)
+    if together is not None:
+        found: list[tuple[np.ndarray, Parts]] = together(queries, candidates, at_least=at_least)
+        return found
+    return [
+        verifier.verify(query, some, at_least=at_least)
+        for query, some in zip(queries, candidates, strict=True)
+    ]
 
 
 def first_stage_order(candidates: Sequence[CandidateView]) -> np.ndarray:

@@ -15,6 +15,7 @@ import torch
 from genmm_retriever.describing.prompts import data_text, query_given_item_prompt
 from genmm_retriever.models.base import MLLM, DecodingState, Prompt, TextPart
 from genmm_retriever.verification.features import CandidateView, QueryView
+from genmm_retriever.verification.steps import Steps, ToScore
 
 MAX_TEXT_TOKENS = 64
 BASELINE = Prompt((TextPart("Describe."),))
@@ -40,17 +41,19 @@ class ReverseLikelihood:
         self._alone: dict[str, float] = {}
         self._state: DecodingState | None = None
 
-    def given_items(self, candidates: Sequence[CandidateView]) -> np.ndarray:
+    def given_items(self, candidates: Sequence[CandidateView]) -> Steps[np.ndarray]:
         """Nats a token that each candidate adds to the likelihood of the text, [n].
 
         The text is the query's; for a query that is only a picture it is the candidate's
         words given the query's picture.
         """
         if self.query.text:
-            return self._gains([self._looked_at(c) for c in candidates], self.query.text)
+            return (
+                yield from self._gains([self._looked_at(c) for c in candidates], self.query.text)
+            )
         return self._words_given_picture(candidates)
 
-    def given_words(self, candidates: Sequence[CandidateView]) -> np.ndarray:
+    def given_words(self, candidates: Sequence[CandidateView]) -> Steps[np.ndarray]:
         """Nats a token that each candidate's words add to the query's likelihood, [n].
 
         NaN for a picture without words, and for all if the query has no text.
@@ -60,7 +63,7 @@ class ReverseLikelihood:
         if not text:
             return gains
         read = [i for i, c in enumerate(candidates) if c.image is None or data_text(c.words)]
-        gains[read] = self._gains([self.words_prompt(candidates[i]) for i in read], text)
+        gains[read] = yield from self._gains([self.words_prompt(candidates[i]) for i in read], text)
         return gains
 
     def words_prompt(self, candidate: CandidateView) -> Prompt:
@@ -79,13 +82,13 @@ class ReverseLikelihood:
         """The text as it is scored: cut, with the end token."""
         return [*self.model.encode(text)[:MAX_TEXT_TOKENS], self.model.eos_token_id]
 
-    def _gains(self, prompts: list[Prompt], text: str) -> np.ndarray:
+    def _gains(self, prompts: list[Prompt], text: str) -> Steps[np.ndarray]:
         """Of one text after several prompts, in one pass with the text alone."""
         if not prompts:
             return np.zeros(0)
         tokens = self.tokens(text)
         new = [] if text in self._alone else [BASELINE]
-        scored = self.model.score([*prompts, *new], [tokens] * (len(prompts) + len(new)))
+        scored = yield ToScore([*prompts, *new], [tokens] * (len(prompts) + len(new)))
         means = np.array([float(one.mean()) for one in scored])
         if new:
             self._alone[text] = float(means[-1])
