@@ -182,3 +182,23 @@ def test_close_answers_those_that_wait_and_takes_no_more(held):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
         Coalescer(Echo(), **options)
+
+
+def test_other_work_is_done_in_the_thread_that_answers():
+    threads = []
+
+    class Noting:
+        def retrieve_batch(self, queries, *, k=None, verify=None):
+            threads.append(threading.current_thread())
+            return [[] for _ in queries]
+
+    coalescer = Coalescer(Noting(), max_wait_ms=0)
+    assert coalescer.run(lambda: threads.append(threading.current_thread()) or 7).result() == 7
+    coalescer.enqueue("a").result()
+    assert len(threads) == 2
+    assert threads[0] is threads[1] is not threading.main_thread()
+    with pytest.raises(ZeroDivisionError):
+        coalescer.run(lambda: 1 / 0).result()
+    coalescer.close()
+    with pytest.raises(IndexStateError):
+        coalescer.run(lambda: None)

@@ -78,10 +78,13 @@ def service_load(options: Options) -> Measurement:
                 clients=options.pick(32, 8),
                 seconds=options.pick(60, 10),
                 alone=options.pick(20, 4),
+                warm=options.pick(15, 0),
             )
 
 
-def measured(url: str, *, clients: int, seconds: float, alone: float) -> Measurement:
+def measured(
+    url: str, *, clients: int, seconds: float, alone: float, warm: float = 0.0
+) -> Measurement:
     """The measurement against a service that is ready.
 
     Args:
@@ -89,8 +92,11 @@ def measured(url: str, *, clients: int, seconds: float, alone: float) -> Measure
         clients: How many ask at once, each again as soon as it is answered.
         seconds: How long they do.
         alone: How long one client asks, before and again after the crowd.
+        warm: How long one client and then all of them ask before anything is measured: kernels
+            are made for every new shape of a batch.
     """
-    asyncio.run(_ask(url, clients=1, seconds=0.0))
+    for number in (1, clients) if warm else (1,):
+        asyncio.run(_ask(url, clients=number, seconds=warm))
     before = asyncio.run(_ask(url, clients=1, seconds=alone))
     batches = _batches(url)
     memory: list[tuple[float, float]] = []

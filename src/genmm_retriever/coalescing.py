@@ -6,13 +6,15 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from genmm_retriever.errors import IndexStateError, InputError
 from genmm_retriever.schema import Hit, Query
+
+ResultT = TypeVar("ResultT")
 
 
 class BatchRetriever(Protocol):
@@ -122,6 +124,20 @@ class Coalescer:
             QueryError: As the retriever does.
         """
         return await asyncio.wrap_future(self.enqueue(query, k, verify))
+
+    def run(self, work: Callable[[], ResultT]) -> Future[ResultT]:
+        """Do other work in the thread that answers, in its turn.
+
+        Threads of a process that compute side by side, even one after the other, each keep
+        workers for every core, and OpenMP then slows them all down.
+
+        Raises:
+            IndexStateError: If this is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise IndexStateError("no more queries are taken", "open the index again")
+            return self._worker.submit(work)
 
     def close(self) -> None:
         """Take no more queries; returns when those that wait are answered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 import threading
@@ -315,6 +316,15 @@ class GenerativeMMRetriever:
             self.last_timings = trace.timings
             self.last_candidates = trace.candidates
             return hits
+
+    async def aload(self) -> MLLM:
+        """As `model`, loaded in the thread that answers `aretrieve`.
+
+        Raises:
+            ModelError: As `model`.
+        """
+        self._check_open()
+        return await asyncio.wrap_future(self._coalescer.run(lambda: self.model))
 
     async def aretrieve(
         self,

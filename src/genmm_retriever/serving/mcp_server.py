@@ -69,7 +69,7 @@ def make_server(retriever: GenerativeMMRetriever) -> MCPServer[None]:
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[None]) -> AsyncIterator[None]:
-        loading = asyncio.get_running_loop().run_in_executor(None, _load, retriever)
+        loading = asyncio.ensure_future(_load(retriever))
         try:
             yield
         finally:
@@ -154,9 +154,9 @@ class _Tools:
         return content
 
 
-def _load(retriever: GenerativeMMRetriever) -> None:
+async def _load(retriever: GenerativeMMRetriever) -> None:
     try:
-        log.info("%s answers", retriever.model.name)
+        log.info("%s answers", (await retriever.aload()).name)
     except Exception:
         # Whoever searches gets the error itself.
         log.exception("the model cannot be loaded")

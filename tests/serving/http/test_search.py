@@ -119,7 +119,7 @@ def test_explanation_is_the_retrievers(client, png, monkeypatch):
     assert response.json() == {"question": "a dog", "logprob": None}
     upload = {"image": ("it.png", png(), "image/png")}
     assert client.post("/api/explain/upload", files=upload).status_code == 200
-    assert asked == [("a dog", False, {"n": 1}, 3, "off"), (None, True, {}, 12, "likelihood")]
+    assert asked == [("a dog", False, {"n": 1}, 3, "off"), (None, True, {}, 10, "likelihood")]
 
 
 def test_a_retriever_that_explains_nothing_says_so(client, monkeypatch):

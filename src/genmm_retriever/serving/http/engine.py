@@ -9,7 +9,6 @@ import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -110,8 +109,6 @@ class Engine:
             max_batch=settings.max_batch,
             max_wait_ms=settings.max_wait_ms,
         )
-        # Explanations and changes are rare and come one at a time.
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="genmm-service")
         self._pending = 0
         metrics.watch("queue_depth", "Queries that wait or are being answered", self._depth)
         metrics.watch("ready", "1 if queries are answered", lambda: float(self.is_ready))
@@ -123,7 +120,7 @@ class Engine:
 
     def start(self) -> None:
         """Load the model, in a thread; `state` tells when that is done."""
-        self._worker.submit(self._load)
+        self._coalescer.run(self._load)
 
     def stop_taking(self) -> None:
         """Refuse what comes from now on; what was taken is still answered."""
@@ -211,7 +208,6 @@ class Engine:
 
     def _close(self) -> None:
         self._coalescer.close()
-        self._worker.shutdown(wait=True)
         self.retriever.close()
 
     def _add(self, item: Item, replace: bool, holds: Callable[[str], bool]) -> Outcome:
@@ -244,7 +240,7 @@ class Engine:
             ) from None
 
     def _in_worker(self, work: Callable[[], Result]) -> Awaitable[Result]:
-        return asyncio.get_running_loop().run_in_executor(self._worker, work)
+        return asyncio.wrap_future(self._coalescer.run(work))
 
     async def _in_time(self, answer: Awaitable[Result]) -> Result:
         try:
