@@ -35,12 +35,15 @@ def document(
         "",
         "Made by `python -m benchmarks.results table` from the JSON files of the runs; not edited",
         "by hand. Recalls are in percent; in brackets a 95% bootstrap interval. `cand@k` is the",
-        "recall of the first stage's k best candidates, before verification.",
+        "recall of the first stage's k best candidates, before verification. Recalls do not",
+        "depend on what else a machine does, seconds do: its load average is given.",
         "",
         *_asked(rows),
     ]
     for question in questions:
-        lines += [f"## {question.title}", "", *_table(question, rows), ""]
+        measured = any(setting.key in rows for setting in question.settings)
+        table = _table(question, rows) if measured else ["Not measured yet."]
+        lines += [f"## {question.title}", "", *table, ""]
         lines += _ages(question, rows)
     if peers:
         lines += ["## What a user would pick instead", "", *_peers(peers), ""]
@@ -49,15 +52,24 @@ def document(
 
 def _asked(rows: dict[str, Row]) -> list[str]:
     """What all rows have in common, one line for each way in which they were asked."""
-    said = {
+    loads: dict[str, list[float]] = {}
+    for row in rows.values():
+        loads.setdefault(_way(row), []).append(row["machine"]["load_average"])
+    said = [
+        f"{way}, load average {min(some):.1f} to {max(some):.1f}"
+        for way, some in sorted(loads.items())
+    ]
+    return [*said, ""] if said else []
+
+
+def _way(row: Row) -> str:
+    return (
         f"- {row['asked']['queries_file']}: {row['figures']['queries']} queries, "
         f"{row['settings']['direction']}, {row['items']:,} items, seed {row['asked']['seed']}, "
         f"{row['asked']['model_name']} on {row['machine']['processor']}, "
-        f"{row['machine']['cores']} cores"
+        f"{row['machine']['cores']} cores, threads: {row['machine']['threads']}"
         + (f", {row['machine']['gpu']}" * bool(row["machine"]["gpu"]))
-        for row in rows.values()
-    }
-    return [*sorted(said), ""] if said else []
+    )
 
 
 def _table(question: Question, rows: dict[str, Row]) -> list[str]:

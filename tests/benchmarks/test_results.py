@@ -244,6 +244,7 @@ def test_the_document_shows_rows_and_gaps(make_runner, tmp_path):
     }
     text = document([question], read_rows(tmp_path / "rows"), [peer])
     assert "## Added later" in text
+    assert "load average" in text
     assert "| added | R@1 | R@5 | R@10 | cand@50 | cand@100 | s a query |" in text
     assert "| 10% | not measured |" in text
     assert "| 50% | old |" in text
@@ -284,7 +285,7 @@ def test_the_command_line(tmp_path, capsys):
     assert main(["table", "--rows", str(tmp_path / "rows"), "--only", "beams"]) == 0
     printed = capsys.readouterr().out
     assert "## How many beams?" in printed
-    assert "not measured" in printed
+    assert "Not measured yet." in printed
     with pytest.raises(SystemExit, match="2"):
         main(["list", "--only", "nothing"])
     assert "there is no question 'nothing'" in capsys.readouterr().err

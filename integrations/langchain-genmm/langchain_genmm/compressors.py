@@ -6,30 +6,16 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import PurePath
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from genmm_retriever.corpus.images import IMAGE_SUFFIXES
-from genmm_retriever.errors import InputError, QueryError
-from genmm_retriever.schema import Hit, Item, Query
-
-
-@runtime_checkable
-class RerankerCore(Protocol):
-    """What the adapter needs of `genmm_retriever.GenerativeMMReranker`."""
-
-    def rerank(self, query: str | Query, candidates: Sequence[Any], **options: Any) -> list[Hit]:
-        """Hits, best first."""
-        ...
-
-    async def arerank(
-        self, query: str | Query, candidates: Sequence[Any], **options: Any
-    ) -> list[Hit]:
-        """As `rerank`, without blocking the event loop."""
-        ...
+from genmm_retriever.errors import QueryError
+from genmm_retriever.reranking_adapters import RerankerCore, places_of, reranker_core
+from genmm_retriever.schema import Hit, Item
 
 
 class GenmmCompressor(BaseDocumentCompressor):
@@ -74,21 +60,15 @@ class GenmmCompressor(BaseDocumentCompressor):
 
     def __init__(self, *, reranker: RerankerCore | None = None, **options: Any) -> None:
         super().__init__(**options)
-        core: Any = reranker
-        if core is None:
-            from genmm_retriever.reranking import GenerativeMMReranker
-
-            core = GenerativeMMReranker(
-                self.model,
-                verify=self.verify,
-                budget=self.budget,
-                budget_ms=self.budget_ms,
-                strict=self.strict,
-                device=self.device,
-            )
-        elif not isinstance(core, RerankerCore):
-            raise InputError(f"reranker is a {type(core).__name__}", "give a GenerativeMMReranker")
-        self._reranker = core
+        self._reranker = reranker_core(
+            reranker,
+            self.model,
+            verify=self.verify,
+            budget=self.budget,
+            budget_ms=self.budget_ms,
+            strict=self.strict,
+            device=self.device,
+        )
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -149,14 +129,11 @@ class GenmmCompressor(BaseDocumentCompressor):
         return source if PurePath(path).suffix.lower() in IMAGE_SUFFIXES else None
 
     def _ordered(self, documents: Sequence[Document], hits: list[Hit]) -> list[Document]:
-        found = [(int(hit.item.id), hit.score) for hit in hits]
-        known = {place for place, _ in found}
-        found += [(place, 0.0) for place in range(len(documents)) if place not in known]
         return [
             documents[place].model_copy(
                 update={"metadata": {**documents[place].metadata, "relevance_score": score}}
             )
-            for place, score in found[: self.top_n]
+            for place, score in places_of(hits, len(documents))[: self.top_n]
         ]
 
 

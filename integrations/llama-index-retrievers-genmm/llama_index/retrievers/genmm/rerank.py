@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import llama_index.core.instrumentation as instrument
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -18,27 +18,13 @@ from llama_index.core.schema import (
     QueryBundle,
 )
 
-from genmm_retriever.errors import InputError, QueryError
+from genmm_retriever.errors import QueryError
+from genmm_retriever.reranking_adapters import RerankerCore, places_of, reranker_core
 from genmm_retriever.schema import Hit, Item, Query
 from llama_index.retrievers.genmm.nodes import image_of
 from llama_index.retrievers.genmm.queries import to_query
 
 dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # re-exported
-
-
-@runtime_checkable
-class RerankerCore(Protocol):
-    """What the adapter needs of `genmm_retriever.GenerativeMMReranker`."""
-
-    def rerank(self, query: str | Query, candidates: Sequence[Any], **options: Any) -> list[Hit]:
-        """Hits, best first."""
-        ...
-
-    async def arerank(
-        self, query: str | Query, candidates: Sequence[Any], **options: Any
-    ) -> list[Hit]:
-        """As `rerank`, without blocking the event loop."""
-        ...
 
 
 class GenmmRerank(BaseNodePostprocessor):
@@ -79,21 +65,15 @@ class GenmmRerank(BaseNodePostprocessor):
 
     def __init__(self, *, reranker: RerankerCore | None = None, **options: Any) -> None:
         super().__init__(**options)
-        core: Any = reranker
-        if core is None:
-            from genmm_retriever.reranking import GenerativeMMReranker
-
-            core = GenerativeMMReranker(
-                self.model,
-                verify=self.verify,
-                budget=self.budget,
-                budget_ms=self.budget_ms,
-                strict=self.strict,
-                device=self.device,
-            )
-        elif not isinstance(core, RerankerCore):
-            raise InputError(f"reranker is a {type(core).__name__}", "give a GenerativeMMReranker")
-        self._reranker = core
+        self._reranker = reranker_core(
+            reranker,
+            self.model,
+            verify=self.verify,
+            budget=self.budget,
+            budget_ms=self.budget_ms,
+            strict=self.strict,
+            device=self.device,
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -145,12 +125,9 @@ class GenmmRerank(BaseNodePostprocessor):
         dispatcher.event(ReRankEndEvent(nodes=ordered))
 
     def _ordered(self, nodes: list[NodeWithScore], hits: list[Hit]) -> list[NodeWithScore]:
-        found = [(int(hit.item.id), hit.score) for hit in hits]
-        known = {place for place, _ in found}
-        found += [(place, 0.0) for place in range(len(nodes)) if place not in known]
         return [
             NodeWithScore(node=self._kept(nodes[place]), score=score)
-            for place, score in found[: self.top_n]
+            for place, score in places_of(hits, len(nodes))[: self.top_n]
         ]
 
     def _kept(self, found: NodeWithScore) -> BaseNode:
