@@ -214,11 +214,11 @@ def test_a_long_text_is_found_by_any_part_of_it(retriever):
 def test_the_passage_is_verified_not_the_whole_text(retriever, monkeypatch):
     asker = retriever._current()
     seen = []
-    real = asker.verifier.verify
+    real = asker.verifier.verify_all
     monkeypatch.setattr(
         asker.verifier,
-        "verify",
-        lambda q, c, **o: (seen.extend(v.words for v in c), real(q, c, **o))[1],
+        "verify_all",
+        lambda q, c, **o: (seen.extend(v.words for some in c for v in some), real(q, c, **o))[1],
     )
     last = LONG.split()[-1][:-1]
     retriever.retrieve(last, k=2, verify="likelihood")

@@ -37,11 +37,13 @@ class Load:
         seconds: From the first request to the last answer.
         latencies: Seconds of each request that was answered.
         statuses: How many responses of each status; 0 is a broken connection.
+        probes: Seconds of each request beside them that needs no model, only the event loop.
     """
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
+    probes: list[float] = field(default_factory=list)
 
     @property
     def answered(self) -> int:
@@ -54,6 +56,7 @@ class Load:
             self.seconds + other.seconds,
             self.latencies + other.latencies,
             self.statuses + other.statuses,
+            self.probes + other.probes,
         )
 
     def throughput(self) -> float:
@@ -62,10 +65,14 @@ class Load:
 
     def percentile(self, percent: float) -> float:
         """Seconds within which so many of the answers came; NaN if none did."""
-        ordered = sorted(self.latencies)
-        if not ordered:
-            return float("nan")
-        return ordered[min(len(ordered) - 1, int(percent / 100 * len(ordered)))]
+        return _percentile(self.latencies, percent)
+
+
+def _percentile(values: list[float], percent: float) -> float:
+    ordered = sorted(values)
+    if not ordered:
+        return float("nan")
+    return ordered[min(len(ordered) - 1, int(percent / 100 * len(ordered)))]
 
 
 def service_load(options: Options) -> Measurement:
@@ -122,6 +129,9 @@ def measured(
             "latency_seconds": {
                 name: {f"p{p}": load.percentile(p) for p in (50, 95, 99)}
                 for name, load in (("crowd", crowd), ("alone", serial))
+            },
+            "event_loop_milliseconds": {
+                f"p{p}": 1000 * _percentile(crowd.probes, p) for p in (50, 95, 100)
             },
             "share_of_503_percent": 100 * refused / max(1, crowd.statuses.total()),
             "statuses": {str(status): count for status, count in sorted(crowd.statuses.items())},
@@ -186,7 +196,7 @@ async def _ask(
     import httpx
 
     load = Load()
-    limits = httpx.Limits(max_connections=clients + 1)
+    limits = httpx.Limits(max_connections=clients + 2)
     async with httpx.AsyncClient(base_url=url, timeout=2 * TIMEOUT, limits=limits) as client:
         started = time.perf_counter()
 
@@ -201,11 +211,19 @@ async def _ask(
                 memory.append((time.perf_counter() - started, await _resident(client)))
                 await asyncio.sleep(max(0.2, seconds / 20))
 
-        watching = asyncio.create_task(watch())
+        async def probe() -> None:
+            while True:
+                begun = time.perf_counter()
+                await client.get("/healthz")
+                load.probes.append(time.perf_counter() - begun)
+                await asyncio.sleep(0.1)
+
+        watching = [asyncio.create_task(watch()), asyncio.create_task(probe())]
         await asyncio.gather(*(one(number) for number in range(clients)))
         load.seconds = time.perf_counter() - started
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         if memory is not None:
             memory.append((load.seconds, await _resident(client)))
     return load

@@ -50,6 +50,9 @@ def test_a_crowd_is_measured_beside_one(url):
     assert 1 <= details["queries_a_batch"] <= 4
     assert details["latency_seconds"]["crowd"]["p95"] >= details["latency_seconds"]["crowd"]["p50"]
     assert len(details["resident_mib"]) >= 2
+    assert (
+        0 < details["event_loop_milliseconds"]["p50"] <= details["event_loop_milliseconds"]["p100"]
+    )
     assert [condition.met for condition in found.also][:2] == [True, True]
     json.dumps(details)
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import mimetypes
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from langchain_core.documents import Document
 from langchain_core.messages.content import (
@@ -17,11 +14,12 @@ from langchain_core.messages.content import (
     create_image_block,
     create_text_block,
 )
-from PIL import Image
 
 from genmm_retriever.corpus.images import open_image
+from genmm_retriever.corpus.kinds import media_type, shown_source
+from genmm_retriever.corpus.references import local_path
 from genmm_retriever.errors import ImageError
-from genmm_retriever.schema import Hit, Item
+from genmm_retriever.schema import Hit
 
 _COMMON = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
@@ -49,8 +47,8 @@ def hit_to_document(hit: Hit) -> Document:
     """
     item, evidence = hit.item, hit.evidence
     facts: dict[str, Any] = {
-        "source": _source(item),
-        "mime_type": _mime_type(item.image),
+        "source": shown_source(item),
+        "mime_type": media_type(item.image),
         "kind": item.kind,
         "score": hit.score,
         "rank": hit.rank,
@@ -95,7 +93,7 @@ def documents_to_content_blocks(
             blocks.append(create_image_block(url=source, mime_type=mime_type))
             continue
         try:
-            data = _local_path(source).read_bytes()
+            data = (local_path(source) or Path(source)).read_bytes()
         except OSError as error:
             raise ImageError(
                 f"the picture {source} of document {document.id!r} cannot be read",
@@ -129,36 +127,3 @@ def _content(hit: Hit) -> str:
     if item.kind == "text":
         return item.text or ""
     return "\n".join(dict.fromkeys(t for t in (item.text, hit.evidence.caption) if t))
-
-
-def _source(item: Item) -> str:
-    """A reference that is short enough to show: never bytes and never a `data:` URI."""
-    if isinstance(item.image, str) and not item.image.startswith("data:"):
-        return item.image
-    return item.id
-
-
-def _mime_type(image: str | bytes | None) -> str | None:
-    if image is None:
-        return "text/plain"
-    if isinstance(image, str):
-        if image.startswith("data:"):
-            return image[5:].split(",", 1)[0].split(";", 1)[0] or None
-        # The non-standard table too: before Python 3.13 it is the one that knows webp.
-        guessed, _ = mimetypes.guess_type("x" + _local_path(image).suffix, strict=False)
-        if guessed is not None:
-            return guessed
-        if image.startswith(("http://", "https://")):
-            return None
-    try:
-        with Image.open(BytesIO(image) if isinstance(image, bytes) else _local_path(image)) as file:
-            return Image.MIME.get(file.format or "")
-    except (OSError, Image.DecompressionBombError):
-        return None
-
-
-def _local_path(source: str) -> Path:
-    parts = urlsplit(source) if "://" in source else None
-    if parts is not None and parts.scheme == "file":
-        return Path(url2pathname(parts.path))
-    return Path(parts.path if parts is not None else source)

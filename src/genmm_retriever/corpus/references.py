@@ -26,6 +26,11 @@ def is_uri(reference: str) -> bool:
     return _SCHEME.match(reference) is not None
 
 
+def is_data_uri(reference: str) -> bool:
+    """Whether a reference is a `data:` URI, which holds the picture itself."""
+    return reference[:5].lower() == "data:"
+
+
 def local_path(reference: str) -> Path | None:
     """The file a reference names, or None if it is a web address or `data:` URI.
 
@@ -97,7 +102,7 @@ def describe_reference(reference: object) -> str:
     """How a message names a picture; never its content."""
     if isinstance(reference, bytes):
         return f"a picture of {len(reference):,} bytes"
-    if isinstance(reference, str) and reference[:5].lower() == "data:":
+    if isinstance(reference, str) and is_data_uri(reference):
         return f"a data: URI of {len(reference):,} characters"
     if isinstance(reference, str) and is_uri(reference):
         path = local_path(reference)

@@ -30,8 +30,7 @@ def tree_passes(
         cost: What one more pass costs, in tokens.
 
     Returns:
-        Numbers of the tails of each pass; in the first those that go on come first, in their
-        order, and it is there, though empty, when none does and nothing fits.
+        Numbers of the tails of each pass; those that go on begin the first one, in their order.
 
     Examples:
         Two queries go on with one token each. The first has tails of six tokens that end,

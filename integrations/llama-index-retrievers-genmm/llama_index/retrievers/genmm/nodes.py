@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import base64
-import mimetypes
-from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote_to_bytes, urlsplit
-from urllib.request import url2pathname
 
 from llama_index.core.schema import (
     BaseNode,
@@ -18,10 +13,11 @@ from llama_index.core.schema import (
     NodeWithScore,
     TextNode,
 )
-from PIL import Image
 from pydantic import AnyUrl
 
-from genmm_retriever.schema import Hit, ImageRef, Item
+from genmm_retriever.corpus.kinds import media_type, shown_source
+from genmm_retriever.corpus.references import decode_data_uri, is_data_uri, local_path
+from genmm_retriever.schema import Hit, ImageRef
 
 NodeType = Literal["multimodal", "image"]
 
@@ -105,8 +101,8 @@ def _decoded(data: str | bytes) -> bytes:
 def _common(hit: Hit) -> dict[str, Any]:
     item, evidence = hit.item, hit.evidence
     facts: dict[str, Any] = {
-        "source": _source(item),
-        "mime_type": _mime_type(item.image),
+        "source": shown_source(item),
+        "mime_type": media_type(item.image),
         "kind": item.kind,
         "rank": hit.rank,
         "generated_id": evidence.identifiers[0].text if evidence.identifiers else None,
@@ -133,64 +129,23 @@ def _content(hit: Hit) -> str:
 
 
 def _resource(image: str | bytes) -> MediaResource:
-    mime_type = _mime_type(image)
+    mime_type = media_type(image)
     if isinstance(image, bytes):
         return MediaResource(data=image, mimetype=mime_type)
-    if image.startswith("data:"):
-        return MediaResource(data=_data_of_uri(image), mimetype=mime_type)
-    if _is_address(image):
+    if is_data_uri(image):
+        return MediaResource(data=decode_data_uri(image), mimetype=mime_type)
+    path = local_path(image)
+    if path is None:
         return MediaResource(url=AnyUrl(image), mimetype=mime_type)
-    return MediaResource(path=_local_path(image), mimetype=mime_type)
+    return MediaResource(path=path, mimetype=mime_type)
 
 
 def _image_fields(image: str | bytes) -> dict[str, Any]:
     """Fields of an `ImageNode`; built from an `image_resource` it would drop bytes."""
-    mime_type = _mime_type(image)
-    if isinstance(image, str) and not image.startswith("data:"):
-        place = (
-            {"image_url": image} if _is_address(image) else {"image_path": str(_local_path(image))}
-        )
+    mime_type = media_type(image)
+    if isinstance(image, str) and not is_data_uri(image):
+        path = local_path(image)
+        place = {"image_url": image} if path is None else {"image_path": str(path)}
         return {**place, "image_mimetype": mime_type}
-    data = image if isinstance(image, bytes) else _data_of_uri(image)
+    data = image if isinstance(image, bytes) else decode_data_uri(image)
     return {"image": base64.b64encode(data).decode("ascii"), "image_mimetype": mime_type}
-
-
-def _source(item: Item) -> str:
-    """A reference that is short enough to show: never bytes and never a `data:` URI."""
-    if isinstance(item.image, str) and not item.image.startswith("data:"):
-        return item.image
-    return item.id
-
-
-def _mime_type(image: str | bytes | None) -> str | None:
-    if image is None:
-        return "text/plain"
-    if isinstance(image, str):
-        if image.startswith("data:"):
-            return image[5:].split(",", 1)[0].split(";", 1)[0] or None
-        # The non-standard table too: before Python 3.13 it is the one that knows webp.
-        guessed, _ = mimetypes.guess_type("x" + _local_path(image).suffix, strict=False)
-        if guessed is not None or _is_address(image):
-            return guessed
-    try:
-        with Image.open(BytesIO(image) if isinstance(image, bytes) else _local_path(image)) as file:
-            return Image.MIME.get(file.format or "")
-    except (OSError, Image.DecompressionBombError):
-        return None
-
-
-def _data_of_uri(uri: str) -> bytes:
-    head, _, body = uri.partition(",")
-    data = unquote_to_bytes(body)
-    return base64.b64decode(data) if head.endswith(";base64") else data
-
-
-def _is_address(source: str) -> bool:
-    return source.startswith(("http://", "https://"))
-
-
-def _local_path(source: str) -> Path:
-    parts = urlsplit(source) if "://" in source else None
-    if parts is not None and parts.scheme == "file":
-        return Path(url2pathname(parts.path))
-    return Path(parts.path if parts is not None else source)
