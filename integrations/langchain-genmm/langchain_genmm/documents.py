@@ -41,6 +41,7 @@ def hit_to_document(hit: Hit) -> Document:
         probability, or None) and `filled`.
 
     Examples:
+        >>> from genmm_retriever import Item
         >>> document = hit_to_document(Hit(item=Item(id="7", text="A dog."), score=1.0, rank=1))
         >>> document.page_content, document.metadata["source"], document.metadata["mime_type"]
         ('A dog.', '7', 'text/plain')

@@ -42,6 +42,7 @@ def hit_to_node(hit: Hit, node_type: NodeType = "multimodal") -> NodeWithScore:
         The node and the hit's score.
 
     Examples:
+        >>> from genmm_retriever import Item
         >>> found = hit_to_node(Hit(item=Item(id="7", text="A dog."), score=0.9, rank=1))
         >>> found.node_id, found.score, found.get_content()
         ('7', 0.9, 'A dog.')
