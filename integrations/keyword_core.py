@@ -57,6 +57,9 @@ def draw_pictures(folder: Path) -> list[Item]:
     return items
 
 
+_TICK = 0.002
+
+
 class KeywordCore:
     """Finds items by the words that they share with the query.
 
@@ -232,28 +235,48 @@ class Words:
 
 
 class LoopWatch:
-    """Measures the longest time that the event loop stood still.
+    """Measures the longest time that the event loop stood still while other threads ran.
 
-    Attributes:
-        longest: In seconds, so far.
+    What stops the whole process, such as a machine with other work, stops a thread that only
+    sleeps too, and is not counted.
     """
 
     def __init__(self) -> None:
-        self.longest = 0.0
+        self._loop: list[tuple[float, float]] = []
+        self._process: list[tuple[float, float]] = []
+        self._done = threading.Event()
+
+    @property
+    def longest(self) -> float:
+        """In seconds; to be asked at the end."""
+        own = (
+            end - begin - sum(max(0.0, min(end, e) - max(begin, b)) for b, e in self._process)
+            for begin, end in self._loop
+        )
+        return max(own, default=0.0)
 
     async def __aenter__(self) -> LoopWatch:
         """Begin."""
         self._task = asyncio.ensure_future(self._watch())
+        self._thread = threading.Thread(target=self._sleep, daemon=True)
+        self._thread.start()
         await asyncio.sleep(0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """End."""
         self._task.cancel()
+        self._done.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def _sleep(self) -> None:
+        while not self._done.is_set():
+            due = time.monotonic() + _TICK
+            time.sleep(_TICK)
+            self._process.append((due, time.monotonic()))
 
     async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            before = loop.time()
-            await asyncio.sleep(0.002)
-            self.longest = max(self.longest, loop.time() - before - 0.002)
+            due = time.monotonic() + _TICK
+            await asyncio.sleep(_TICK)
+            self._loop.append((due, time.monotonic()))
