@@ -34,7 +34,6 @@ _STATUS: tuple[tuple[type[GenmmError], int], ...] = (
     (InputError, 422),
 )
 _HINTS = {
-    400: "`genmm serve --allowed-host NAME` answers to further names",
     404: "see /docs for what there is",
     405: "see /docs for the methods of this address",
     413: "send less",
@@ -97,7 +96,8 @@ def plain_refusal(status: int) -> tuple[str, str]:
         404: "there is nothing here",
         416: "no such range",
     }
-    return reasons.get(status, "the request was refused"), _HINTS.get(status, "")
+    hints = {**_HINTS, 400: "`genmm serve --allowed-host NAME` answers to further names"}
+    return reasons.get(status, "the request was refused"), hints.get(status, "")
 
 
 def install(app: FastAPI) -> None:
