@@ -80,7 +80,8 @@ def to_next_choice(
             tail.index(config.level_end) if little and config.level_end in tail else len(tail)
             for tail, little in zip(tails, few.tolist(), strict=True)
         ]
-        forced = constraint.forced(state, torch.tensor(most, dtype=torch.int64))
+        if any(number < len(tail) - 1 for number, tail in zip(most, tails, strict=True)):
+            forced = constraint.forced(state, torch.tensor(most, dtype=torch.int64))
     ends = forced.complete.tolist()
     branches = Branches(
         rows=expansion.rows[picks],
