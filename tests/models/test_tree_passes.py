@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from genmm_retriever.models.tree_passes import tree_passes
@@ -40,6 +40,7 @@ def test_all_tails_run_once_within_the_limit_and_those_that_go_on_first(given, m
         assert size <= max(most, least if number == 0 else 0) or len(chunk) == 1
 
 
+@example([(0, 1, False), (2, 0, False), (3, 1, True)], 0)
 @given(tails, st.integers(0, 12))
 def test_never_dearer_than_everything_in_one_pass_or_a_query_a_pass(given, cost):
     fed, queries, ends = columns(given)

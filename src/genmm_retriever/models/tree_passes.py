@@ -49,35 +49,44 @@ def tree_passes(
     for tail, end in enumerate(ends):
         if end:
             ending.setdefault(queries[tail], []).append(tail)
-    sizes = {query: sum(fed[tail] for tail in own) for query, own in ending.items()}
-    width = _width(used, sizes, most, cost)
-    rest: list[tuple[list[int], int]] = []
-    for query, own in ending.items():
-        if query in used:
-            fitting = _fitting(fed, own, width - used[query])
-            first += own[:fitting]
-            own = own[fitting:]
-        rest += _parts(fed, own, most)
-    found = [first] if used else []
-    for pass_ in passes([size for _, size in rest], most=most, cost=cost):
-        found.append([tail for part in pass_ for tail in rest[part][0]])
-    return found
+    whole = {query: sum(fed[tail] for tail in own) for query, own in ending.items()}
+
+    def split(width: int) -> tuple[list[int], list[tuple[list[int], int]]]:
+        """Tails that end and fit into the first pass, and the parts that do not."""
+        fitting: list[int] = []
+        rest: list[tuple[list[int], int]] = []
+        for query, own in ending.items():
+            number = _fitting(fed, own, width - used[query]) if query in used else 0
+            fitting += own[:number]
+            rest += _parts(fed, own[number:], most)
+        return fitting, rest
+
+    def cut(width: int) -> tuple[int, list[int], list[list[int]]]:
+        """What a first pass so wide costs with those after it, its ending tails, and those."""
+        fitting, rest = split(width)
+        sizes = [size for _, size in rest]
+        after = passes(sizes, most=most, cost=cost)
+        spent = len(used) * width + sum(
+            max(sizes[part] for part in pass_) * len(pass_) + cost for pass_ in after
+        )
+        return (
+            spent,
+            fitting,
+            [[tail for part in pass_ for tail in rest[part][0]] for pass_ in after],
+        )
+
+    _, fitting, after = min(map(cut, _widths(used, whole, most)), key=lambda found: found[0])
+    return ([first + fitting] if used else []) + after
 
 
-def _width(used: dict[int, int], ending: dict[int, int], most: int, cost: int) -> int:
-    """Tokens a query of the pass of those that go on: so many that all together cost least."""
+def _widths(used: dict[int, int], ending: dict[int, int], most: int) -> list[int]:
+    """Tokens a query that the pass of those that go on may take, the fewest first."""
     if not used:
-        return 0
+        return [0]
     least = max(used.values())
     room = max(least, most // len(used))
-    wanted = {query: size + ending.get(query, 0) for query, size in used.items()}
-
-    def spent(width: int) -> int:
-        left = sum(max(0, size - width) for size in wanted.values())
-        return len(used) * width + left + (cost if left else 0)
-
-    widths = {least, room, *(min(size, room) for size in wanted.values() if size > least)}
-    return min(sorted(widths), key=spent)
+    wanted = [size + ending.get(query, 0) for query, size in used.items()]
+    return sorted({least, room, *(min(size, room) for size in wanted if size > least)})
 
 
 def _fitting(fed: Sequence[int], tails: Sequence[int], room: int) -> int:
