@@ -221,6 +221,7 @@ class Asker:
             parts={} if parts is None else parts.of(i),
             filled=candidate is None,
             rewritings=query.rewritings,
+            steps=query.steps,
         )
 
 

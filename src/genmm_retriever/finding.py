@@ -134,7 +134,7 @@ class IdentifierStage:
         self, queries: Sequence[QueryView], subsets: Sequence[Rows | None]
     ) -> list[list[Candidate]]:
         """Candidates of each query; see `FirstStage.find`."""
-        prompts = [identify_prompt(query.text, query.image, self.model) for query in queries]
+        prompts = [identify_prompt(query.sought, query.image, self.model) for query in queries]
         guides = [self.guide(query) for query in queries] if self._topics else None
         found = constrained_beam_search(self.model, prompts, self.trie, subsets, self.beam, guides)
         temperature = 1.0 + self._guidance if guides else 1.0
@@ -152,7 +152,7 @@ class IdentifierStage:
         features = None if image is None else image.features
         if image is not None and features is None:
             return None
-        logprobs = see.topic_logprobs(query.text, features)
+        logprobs = see.topic_logprobs(query.sought, features)
         return Guide.over(
             (tokens, self._guidance * logprob)
             for tokens, logprob in zip(self._topics, logprobs, strict=True)

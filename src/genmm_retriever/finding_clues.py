@@ -87,7 +87,7 @@ class ClueStage:
         self, queries: Sequence[QueryView], subsets: Sequence[Rows | None]
     ) -> list[list[ClueCandidate]]:
         """Candidates of each query; see `FirstStage.find`."""
-        prompts = [clue_prompt(query.text, query.image, self.model) for query in queries]
+        prompts = [clue_prompt(query.sought, query.image, self.model) for query in queries]
         words = [data_text(query.text or "") for query in queries]
         # A question about a picture is seldom repeated where it is answered.
         own = [

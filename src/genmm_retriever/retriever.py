@@ -8,6 +8,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -254,6 +255,16 @@ class GenerativeMMRetriever:
                     own=isinstance(named, str),
                 )
             return self._model
+
+    def computing(self) -> AbstractContextManager[bool]:
+        """Hold the model: while this is entered, nobody else asks it anything.
+
+        For whoever shares `model` with this retriever, such as query adapters::
+
+            with retriever.computing():
+                texts = retriever.model.generate(prompts)
+        """
+        return self._lock
 
     def retrieve(
         self,

@@ -82,6 +82,27 @@ class Item(_Frozen):
         return "image" if self.image is not None else "text"
 
 
+class QueryStep(_Frozen):
+    """Something that was done to a query before a search, or between two.
+
+    Args:
+        adapter: Who did it, such as `"rewrite"` or `"reason"`.
+        text: What was searched for afterwards, with the context that was added.
+        changed: False where the query was left as it was.
+        note: Why it was left, or what was thought of what came back.
+        tokens: Tokens that the model wrote for it, those of vain attempts included; None if
+            its engine does not say.
+        seconds: That this took, a batch's shared evenly; of a round those of its search too.
+    """
+
+    adapter: str
+    text: str
+    changed: bool = True
+    note: str | None = None
+    tokens: int | None = None
+    seconds: float = 0.0
+
+
 class Query(_Frozen):
     """What is looked for: text, a picture, or a picture with an instruction (composed).
 
@@ -91,7 +112,10 @@ class Query(_Frozen):
         filters: Metadata conditions, all of which must hold; a list means "one of".
             Applied before decoding, so that k hits come back whenever k items match.
         kind: Look only for pictures or only for text items; None looks for both.
+        context: Words that guide what is written, such as a query adapter's reasoning, and that
+            found items are *not* held against.
         rewritings: Earlier forms of `text`, oldest first, kept by query adapters as evidence.
+        steps: What query adapters did, and what it cost.
 
     Examples:
         >>> Query(text="a dog").is_composed
@@ -102,13 +126,15 @@ class Query(_Frozen):
     image: ImageRef | None = None
     filters: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     kind: Kind | None = None
+    context: str | None = None
     rewritings: tuple[str, ...] = ()
+    steps: tuple[QueryStep, ...] = ()
 
     @model_validator(mode="after")
     def _has_content(self) -> Query:
         if self.image is None and not (self.text and self.text.strip()):
             raise ValueError("a query needs text, an image, or both")
-        if self.text is not None and not is_unicode(self.text):
+        if not all(is_unicode(text) for text in (self.text, self.context) if text is not None):
             raise ValueError("the text of a query must be valid Unicode, such as UTF-8 input gives")
         return self
 
@@ -182,6 +208,7 @@ class Evidence(_Frozen):
         filled: True if no generated identifier led here and the item fills up to k.
         caption: The words the index knows the item by; with clues the text they stand in.
         rewritings: Forms the query went through before decoding.
+        steps: What query adapters did to the query, with tokens and seconds.
         problem: Why the item's picture could not be looked at.
     """
 
@@ -193,6 +220,7 @@ class Evidence(_Frozen):
     filled: bool = False
     caption: str | None = None
     rewritings: tuple[str, ...] = ()
+    steps: tuple[QueryStep, ...] = ()
     problem: str | None = None
 
 

@@ -90,7 +90,7 @@ def _written(
     guide = stage.guide(answer.view)
     root = written_tree(
         stage.model,
-        identify_prompt(answer.view.text, answer.view.image, stage.model),
+        identify_prompt(answer.view.sought, answer.view.image, stage.model),
         stage.trie,
         shown,
         subset=answer.subset,

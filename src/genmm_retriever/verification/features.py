@@ -19,10 +19,23 @@ class QueryView:
     Attributes:
         text: Its words, or None.
         image: Its picture, or None.
+        context: Words that guide the first stage alone, or None.
     """
 
     text: str | None = None
     image: ImagePart | None = None
+    context: str | None = None
+
+    @property
+    def sought(self) -> str | None:
+        """What the first stage looks for: its words with the context, or None.
+
+        Examples:
+            >>> QueryView(text="a dog.", context="it runs in the snow").sought
+            'a dog, it runs in the snow'
+        """
+        parts = [part.strip() for part in (self.text, self.context) if part and part.strip()]
+        return ", ".join([*(part.rstrip(" .,;") for part in parts[:-1]), *parts[-1:]]) or None
 
     @classmethod
     def of(cls, query: Query, model: MLLM) -> QueryView:
@@ -36,7 +49,7 @@ class QueryView:
             opened = open_image(query.image)
             features = model.encode_images([opened])
             image = ImagePart(opened) if features is None else ImagePart(features=features[0])
-        return cls(text=(query.text or "").strip() or None, image=image)
+        return cls((query.text or "").strip() or None, image, (query.context or "").strip() or None)
 
 
 @dataclass(frozen=True, eq=False)
