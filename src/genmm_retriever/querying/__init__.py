@@ -1,0 +1,29 @@
+"""Before the search: queries rewritten, reasoned about and composed; after it, answered.
+
+Every adapter is off unless it is used, works alone, and accounts for its tokens and seconds in
+`Evidence.steps`.
+"""
+
+from genmm_retriever.querying.adapters import QueryAdapter
+from genmm_retriever.querying.answering import Answer, Answerer
+from genmm_retriever.querying.composing import ComposedQueryAdapter
+from genmm_retriever.querying.expanding import QueryExpander
+from genmm_retriever.querying.fusing import fuse
+from genmm_retriever.querying.reasoning import ReasoningRetriever
+from genmm_retriever.querying.resolving import ReferenceResolver
+from genmm_retriever.querying.rewriting import QueryRewriter
+from genmm_retriever.querying.searching import AdaptedRetriever, Searcher
+
+__all__ = [
+    "AdaptedRetriever",
+    "Answer",
+    "Answerer",
+    "ComposedQueryAdapter",
+    "QueryAdapter",
+    "QueryExpander",
+    "QueryRewriter",
+    "ReasoningRetriever",
+    "ReferenceResolver",
+    "Searcher",
+    "fuse",
+]

@@ -1,0 +1,214 @@
+"""Questions answered from what is found, or honestly not answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from genmm_retriever.checks import as_query, checked_k
+from genmm_retriever.corpus.images import open_image
+from genmm_retriever.describing import clean_caption
+from genmm_retriever.describing.prompts.answers import answer_prompt
+from genmm_retriever.errors import ImageError, InputError
+from genmm_retriever.models.base import Generator, ImagePart
+from genmm_retriever.querying.forms import GroundedAnswer
+from genmm_retriever.querying.reasoner import words_of
+from genmm_retriever.querying.searching import Filters, Searcher, holding
+from genmm_retriever.querying.writing import ask_for, is_builtin, looked_at
+from genmm_retriever.schema import Hit, ImageRef, Kind, Query
+
+MAX_SOURCES = 20
+_WORDS = 120
+
+
+class Answer(BaseModel):
+    """What is answered, and what it rests on.
+
+    Args:
+        found: False if nothing that was found answers the question.
+        text: The answer; empty if not found.
+        sources: The hits that it rests on, best first; if not found those that were looked at.
+        confidence: The verifier's probability of the best hit, or None if none was verified.
+        reason: Why there is no answer.
+        quoted: True if the answer is what the index knows of the best source, word by word.
+        tokens: Written, or None if the engine does not say.
+        seconds: From question to answer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    found: bool
+    text: str
+    sources: tuple[Hit, ...]
+    confidence: float | None
+    reason: str | None = None
+    quoted: bool = False
+    tokens: int | None = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as the command line prints it; picture bytes are never included."""
+        fields = self.model_dump(mode="json", exclude={"sources"})
+        return {**fields, "sources": [hit.to_json() for hit in self.sources]}
+
+
+class Answerer:
+    """Finds, and answers from what was found.
+
+    Nothing is answered when the verifier gives the best hit less than `threshold`, or when the
+    model says that the sources do not hold the answer. The builtin model cannot answer
+    questions: it quotes what the index knows of the best source.
+
+    Args:
+        retriever: Whom to ask: a `GenerativeMMRetriever`, or one with adapters.
+        model: Who answers, such as a `RemoteGenerator`; None for the retriever's own model.
+        k: Sources that are read, 1 to 20.
+        threshold: Least probability of the best hit, 0 to 1; None for that of the calibration of
+            the retriever's model, or 0 if it has none.
+        pictures: Whether the model is shown the sources' pictures, and not their words alone.
+        seed: Of further attempts where a form could not be filled.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    def __init__(
+        self,
+        retriever: Searcher,
+        model: Generator | None = None,
+        *,
+        k: int = 3,
+        threshold: float | None = None,
+        pictures: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if not 1 <= k <= MAX_SOURCES:
+            raise InputError(f"k is {k!r}", f"read 1 to {MAX_SOURCES} sources")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold!r}", "give a probability, 0 to 1")
+        self.retriever, self.k, self.pictures, self.seed = retriever, k, pictures, seed
+        self._named, self._threshold = model, threshold
+
+    @property
+    def threshold(self) -> float:
+        """Least probability of the best hit."""
+        if self._threshold is not None:
+            return self._threshold
+        fitted: Any = getattr(self.retriever.model, "calibration", None) or {}
+        return float(fitted.get("answer_from", 0.0))
+
+    def ask(
+        self,
+        question: str | Query | None = None,
+        *,
+        image: ImageRef | None = None,
+        filters: Filters | None = None,
+        kind: Kind | None = None,
+        verify: str | bool | None = None,
+    ) -> Answer:
+        """The answer to a question, of words, a picture, or both.
+
+        Raises:
+            QueryError: If the question is empty.
+            ImageError: If its picture cannot be opened.
+            ModelError: If a remote engine cannot be reached.
+        """
+        start = time.perf_counter()
+        query = as_query(question, image=image, filters=filters, kind=kind)
+        [hits] = self.retriever.retrieve_batch([query], k=checked_k(self.k), verify=verify)
+        return self._answered(query, hits, start)
+
+    async def aask(
+        self,
+        question: str | Query | None = None,
+        *,
+        image: ImageRef | None = None,
+        filters: Filters | None = None,
+        kind: Kind | None = None,
+        verify: str | bool | None = None,
+    ) -> Answer:
+        """As `ask`; the event loop is never blocked."""
+        start = time.perf_counter()
+        query = as_query(question, image=image, filters=filters, kind=kind)
+        hits = await self.retriever.aretrieve(query, k=self.k, verify=verify)
+        return await asyncio.to_thread(self._answered, query, hits, start)
+
+    def answer_from(self, question: str | Query, hits: list[Hit]) -> Answer:
+        """The answer from hits that were found already; see `ask`."""
+        return self._answered(as_query(question), hits, time.perf_counter())
+
+    def _answered(self, query: Query, hits: list[Hit], start: float) -> Answer:
+        sure = [p for hit in hits if (p := hit.evidence.verification) is not None]
+        confidence = max(sure, default=None)
+        hits = hits[: self.k]
+        if not hits:
+            answer = Answer(found=False, text="", sources=(), confidence=None, reason="no item")
+        elif confidence is not None and confidence < self.threshold:
+            answer = Answer(
+                found=False,
+                text="",
+                sources=tuple(hits),
+                confidence=confidence,
+                reason=f"the best hit is right with probability {confidence:.2f}, "
+                f"less than {self.threshold:.2f}",
+            )
+        else:
+            answer = self._written(query, hits, confidence)
+        return answer.model_copy(update={"seconds": time.perf_counter() - start})
+
+    def _written(self, query: Query, hits: list[Hit], confidence: float | None) -> Answer:
+        model = self._named or self.retriever.model
+        if is_builtin(model):
+            words = clean_caption(words_of(hits[0]), max_words=_WORDS)
+            return Answer(
+                found=True,
+                text=words,
+                sources=(hits[0],),
+                confidence=confidence,
+                quoted=True,
+            )
+        with holding(self.retriever, model):
+            sources = [(words_of(hit), self._picture(hit, model)) for hit in hits]
+            prompt = answer_prompt(query.text or "", looked_at(model, query), sources)
+            [said] = ask_for(model, [prompt], GroundedAnswer, seed=self.seed)
+        found, text, used, reason = _read(said.value, said.problem, hits)
+        return Answer(
+            found=found,
+            text=text,
+            sources=tuple(used),
+            confidence=confidence,
+            reason=reason,
+            tokens=said.tokens,
+        )
+
+    def _picture(self, hit: Hit, model: Generator) -> ImagePart | None:
+        """A source's picture, if the model is to see it and it can be opened."""
+        if not self.pictures or hit.item.image is None:
+            return None
+        if not getattr(model, "supports_images", True):
+            return None
+        try:
+            return ImagePart(open_image(hit.item.image))
+        except ImageError:
+            return None
+
+
+def _read(
+    value: GroundedAnswer | None, problem: str | None, hits: list[Hit]
+) -> tuple[bool, str, list[Hit], str | None]:
+    """Whether there is an answer, its text, its sources, and why there is none.
+
+    An answer that names no source of those it was given does not count as grounded.
+    """
+    if value is None:
+        return False, "", hits, problem or "the model gave no answer"
+    text = clean_caption(value.answer, max_words=_WORDS)
+    used = [hits[number - 1] for number in dict.fromkeys(value.sources) if number <= len(hits)]
+    if not value.found or not text:
+        return False, "", hits, "the model finds no answer in the sources"
+    if not used:
+        return False, "", hits, "the model's answer names none of the sources"
+    return True, text, used, None

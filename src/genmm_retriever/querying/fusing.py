@@ -1,0 +1,51 @@
+"""Several rankings of the same items made one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from genmm_retriever.schema import Hit
+
+RRF_K = 60
+
+
+def fuse(rankings: Sequence[Sequence[Hit]], k: int, *, constant: int = RRF_K) -> list[Hit]:
+    """Reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009).
+
+    An item's score is the sum over the rankings of 1 / (constant + rank), as a share of what an
+    item has that is first in all of them; it is in `evidence.parts` as `fused` too. The rest of
+    its evidence is that of the ranking where it stands best, the earlier of equals.
+
+    Args:
+        rankings: Hits, best first, each.
+        k: Most hits.
+        constant: How little the first ranks count more than the next.
+
+    Examples:
+        >>> from genmm_retriever.schema import Item
+        >>> a, b, c = (Hit(item=Item(id=i, text=i), score=0.5, rank=1) for i in "abc")
+        >>> ranked = [[h.model_copy(update={"rank": n}) for n, h in enumerate(r, 1)]
+        ...           for r in ([a, b], [b, c])]
+        >>> [(hit.item.id, round(hit.score, 3)) for hit in fuse(ranked, 2)]
+        [('b', 0.992), ('a', 0.5)]
+    """
+    best: dict[str, Hit] = {}
+    sums: dict[str, float] = {}
+    for ranking in rankings:
+        for hit in ranking:
+            name = hit.item.id
+            sums[name] = sums.get(name, 0.0) + 1.0 / (constant + hit.rank)
+            if name not in best or hit.rank < best[name].rank:
+                best[name] = hit
+    whole = len(rankings) / (constant + 1)
+    order = sorted(sums, key=lambda name: (-sums[name], best[name].rank))[:k]
+    return [
+        _fused(best[name], min(1.0, sums[name] / whole), rank)
+        for rank, name in enumerate(order, start=1)
+    ]
+
+
+def _fused(hit: Hit, score: float, rank: int) -> Hit:
+    parts = {**hit.evidence.parts, "fused": score}
+    evidence = hit.evidence.model_copy(update={"parts": parts})
+    return hit.model_copy(update={"score": score, "rank": rank, "evidence": evidence})

@@ -1,0 +1,226 @@
+"""The loop of reasoning and searching (R4R, arXiv 2510.13095).
+
+A compact, structured reasoning guides the decoding; the model sees what came back, mends its
+reasoning, and decodes again. Nothing is trained for it. The published loop uses one model; here
+a remote reasoning model may think for a local retriever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from genmm_retriever.checks import as_query, checked_k
+from genmm_retriever.errors import InputError
+from genmm_retriever.models.base import Generator
+from genmm_retriever.querying.adapters import searched_for
+from genmm_retriever.querying.fusing import fuse
+from genmm_retriever.querying.reasoner import Reasoner, Thought
+from genmm_retriever.querying.searching import Filters, Searcher, holding
+from genmm_retriever.schema import Hit, ImageRef, Kind, Query, QueryStep
+
+MAX_ROUNDS = 8
+_NAME = "reason"
+
+
+@dataclass
+class _Search:
+    """One query on its way through the rounds."""
+
+    query: Query
+    context: str = ""
+    rankings: list[list[Hit]] = field(default_factory=list)
+    steps: list[QueryStep] = field(default_factory=list)
+    pending: Thought | None = None
+    done: bool = False
+
+
+class ReasoningRetriever:
+    """Asks a retriever in rounds, each guided by what the model thought of the one before.
+
+    A round's reasoning enters as `Query.context`: it guides what is written, while what is
+    found is held against the query as it was asked. The rounds' rankings are fused by reciprocal
+    ranks. It stops early when the model is content, when the first hit stays the same, or when
+    the verifier puts the first hit far above the second. Has the methods of
+    `GenerativeMMRetriever` that ask; every hit's `evidence.steps` has the rounds with tokens
+    and seconds.
+
+    Args:
+        retriever: Whom to ask.
+        model: Who reasons, such as a `RemoteGenerator`; None for the retriever's own model.
+        rounds: Most searches a query, 1 to 8.
+        margin: Probability by which the first hit must lead to stop, 0 to 1.
+        shown: Hits that the model is shown.
+        seed: Of samples and further attempts.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    def __init__(
+        self,
+        retriever: Searcher,
+        model: Generator | None = None,
+        *,
+        rounds: int = 3,
+        margin: float = 0.5,
+        shown: int = 5,
+        seed: int = 0,
+    ) -> None:
+        if not 1 <= rounds <= MAX_ROUNDS:
+            raise InputError(f"rounds is {rounds!r}", f"give 1 to {MAX_ROUNDS}")
+        if not 0 <= margin <= 1:
+            raise InputError(f"margin is {margin!r}", "give a probability, 0 to 1")
+        if shown < 1:
+            raise InputError(f"shown is {shown!r}", "show at least one hit")
+        self.retriever, self.rounds, self.margin, self.shown = retriever, rounds, margin, shown
+        self._named, self._seed = model, seed
+
+    @property
+    def k(self) -> int:
+        """Hits a query, unless asked otherwise."""
+        return self.retriever.k
+
+    @property
+    def model(self) -> Generator:
+        """The retriever's model."""
+        return self.retriever.model
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """As the retriever's."""
+        return self.retriever.computing()
+
+    def close(self) -> None:
+        """Close the retriever."""
+        self.retriever.close()
+
+    def retrieve(
+        self,
+        query: str | Query | None = None,
+        *,
+        k: int | None = None,
+        image: ImageRef | None = None,
+        filters: Filters | None = None,
+        kind: Kind | None = None,
+        verify: str | bool | None = None,
+    ) -> list[Hit]:
+        """The k best of all rounds; see `GenerativeMMRetriever.retrieve`.
+
+        `Hit.score` is the fused one, in (0, 1]; the verifier's probability is in the evidence.
+
+        Raises:
+            QueryError: If the query is empty or k out of range.
+            ImageError: If the query picture cannot be opened.
+            ModelError: If a remote engine cannot be reached.
+        """
+        asked = as_query(query, image=image, filters=filters, kind=kind)
+        return self.retrieve_batch([asked], k=k, verify=verify)[0]
+
+    async def aretrieve(
+        self,
+        query: str | Query | None = None,
+        *,
+        k: int | None = None,
+        image: ImageRef | None = None,
+        filters: Filters | None = None,
+        kind: Kind | None = None,
+        verify: str | bool | None = None,
+    ) -> list[Hit]:
+        """As `retrieve`, in a worker thread: the event loop is never blocked."""
+        asked = as_query(query, image=image, filters=filters, kind=kind)
+        return await asyncio.to_thread(self.retrieve, asked, k=k, verify=verify)
+
+    def retrieve_batch(
+        self,
+        queries: Sequence[str | Query],
+        *,
+        k: int | None = None,
+        verify: str | bool | None = None,
+    ) -> list[list[Hit]]:
+        """As `retrieve`, for several queries whose rounds are run together."""
+        most = self.k if k is None else checked_k(k)
+        searches = [_Search(as_query(query)) for query in queries]
+        depth = max(most, self.shown, 2)
+        for number in range(self.rounds):
+            going = [search for search in searches if not search.done]
+            self._think(going, first=number == 0)
+            going = [search for search in going if not search.done]
+            if not going:
+                break
+            self._search(going, depth, verify)
+        return [_answer(search, most) for search in searches]
+
+    def _think(self, searches: Sequence[_Search], *, first: bool) -> None:
+        reasoner = Reasoner(self._named or self.retriever.model, seed=self._seed)
+        asked = [search.query for search in searches]
+        with holding(self.retriever, reasoner.model):
+            if first:
+                thoughts = reasoner.think(asked)
+            else:
+                thoughts = reasoner.reflect(
+                    asked,
+                    [search.context for search in searches],
+                    [search.rankings[-1][: self.shown] for search in searches],
+                )
+        for search, thought in zip(searches, thoughts, strict=True):
+            search.pending = thought
+            if thought.ok:
+                search.done = True
+                search.steps.append(_step(search, thought, thought.seconds, changed=False))
+            else:
+                search.context = thought.context or search.context
+
+    def _search(self, searches: Sequence[_Search], depth: int, verify: str | bool | None) -> None:
+        start = time.perf_counter()
+        found = self.retriever.retrieve_batch(
+            [_guided(search) for search in searches], k=depth, verify=verify
+        )
+        each = (time.perf_counter() - start) / len(searches)
+        for search, hits in zip(searches, found, strict=True):
+            assert search.pending is not None
+            spent = search.pending.seconds + each
+            search.steps.append(_step(search, search.pending, spent, changed=True))
+            settled = bool(search.rankings) and _first(search.rankings[-1]) == _first(hits)
+            search.rankings.append(hits)
+            search.done = settled or self._leads(hits)
+
+    def _leads(self, hits: Sequence[Hit]) -> bool:
+        """Whether the verifier is sure of the first."""
+        sure = [hit.evidence.verification for hit in hits[:2]]
+        if len(sure) < 2 or sure[0] is None or sure[1] is None:
+            return len(hits) < 2
+        return sure[0] - sure[1] >= self.margin
+
+
+def _guided(search: _Search) -> Query:
+    own = search.query.context
+    context = ", ".join(part for part in (own, search.context) if part)
+    return search.query.model_copy(update={"context": context or None})
+
+
+def _first(hits: Sequence[Hit]) -> str | None:
+    return hits[0].item.id if hits else None
+
+
+def _step(search: _Search, thought: Thought, seconds: float, *, changed: bool) -> QueryStep:
+    return QueryStep(
+        adapter=_NAME,
+        text=searched_for(_guided(search)),
+        changed=changed,
+        note=thought.note,
+        tokens=thought.tokens,
+        seconds=seconds,
+    )
+
+
+def _answer(search: _Search, k: int) -> list[Hit]:
+    hits = fuse(search.rankings, k)
+    steps = (*search.query.steps, *search.steps)
+    return [
+        hit.model_copy(update={"evidence": hit.evidence.model_copy(update={"steps": steps})})
+        for hit in hits
+    ]
