@@ -6,6 +6,7 @@ Every adapter is off unless it is used, works alone, and accounts for its tokens
 
 from genmm_retriever.querying.adapters import QueryAdapter
 from genmm_retriever.querying.answering import Answer, Answerer
+from genmm_retriever.querying.choosing import ADAPTERS, adapted, check_adapters
 from genmm_retriever.querying.composing import ComposedQueryAdapter
 from genmm_retriever.querying.expanding import QueryExpander
 from genmm_retriever.querying.fusing import fuse
@@ -15,6 +16,7 @@ from genmm_retriever.querying.rewriting import QueryRewriter
 from genmm_retriever.querying.searching import AdaptedRetriever, Searcher
 
 __all__ = [
+    "ADAPTERS",
     "AdaptedRetriever",
     "Answer",
     "Answerer",
@@ -25,5 +27,7 @@ __all__ = [
     "ReasoningRetriever",
     "ReferenceResolver",
     "Searcher",
+    "adapted",
+    "check_adapters",
     "fuse",
 ]

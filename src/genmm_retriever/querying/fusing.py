@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, zip_longest
 
 from genmm_retriever.schema import Hit
 
@@ -43,6 +44,28 @@ def fuse(rankings: Sequence[Sequence[Hit]], k: int, *, constant: int = RRF_K) ->
         _fused(best[name], min(1.0, sums[name] / whole), rank)
         for rank, name in enumerate(order, start=1)
     ]
+
+
+def interleaved(rankings: Sequence[Sequence[str]]) -> list[str]:
+    """Ids of several rankings, rank by rank, each once.
+
+    Examples:
+        >>> interleaved([["a", "b"], ["b", "c", "d"]])
+        ['a', 'b', 'c', 'd']
+    """
+    by_rank = chain.from_iterable(zip_longest(*rankings))
+    return list(dict.fromkeys(name for name in by_rank if name is not None))
+
+
+def summed(timings: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Seconds by stage, over several calls.
+
+    Examples:
+        >>> summed([{"decode": 1.0}, {"adapt": 0.5, "decode": 2.0}])
+        {'decode': 3.0, 'adapt': 0.5}
+    """
+    stages = dict.fromkeys(stage for timing in timings for stage in timing)
+    return {stage: sum(timing.get(stage, 0.0) for timing in timings) for stage in stages}
 
 
 def _fused(hit: Hit, score: float, rank: int) -> Hit:

@@ -18,7 +18,7 @@ from genmm_retriever.checks import as_query, checked_k
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import searched_for
-from genmm_retriever.querying.fusing import fuse
+from genmm_retriever.querying.fusing import fuse, interleaved, summed
 from genmm_retriever.querying.reasoner import Reasoner, Thought
 from genmm_retriever.querying.searching import Filters, Searcher, holding
 from genmm_retriever.schema import Hit, ImageRef, Kind, Query, QueryStep
@@ -34,6 +34,7 @@ class _Search:
     query: Query
     context: str = ""
     rankings: list[list[Hit]] = field(default_factory=list)
+    candidates: list[list[str]] = field(default_factory=list)
     steps: list[QueryStep] = field(default_factory=list)
     pending: Thought | None = None
     done: bool = False
@@ -59,6 +60,10 @@ class ReasoningRetriever:
 
     Raises:
         InputError: If an option is out of range.
+
+    Attributes:
+        last_timings: Seconds of `think` and of the retriever's stages, of the last call.
+        last_candidates: As the retriever's; of all rounds together, rank by rank.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class ReasoningRetriever:
             raise InputError(f"shown is {shown!r}", "show at least one hit")
         self.retriever, self.rounds, self.margin, self.shown = retriever, rounds, margin, shown
         self._named, self._seed = model, seed
+        self.last_timings: dict[str, float] = {}
+        self.last_candidates: list[list[str]] = []
 
     @property
     def k(self) -> int:
@@ -145,16 +152,24 @@ class ReasoningRetriever:
         most = self.k if k is None else checked_k(k)
         searches = [_Search(as_query(query)) for query in queries]
         depth = max(most, self.shown, 2)
+        timings: list[dict[str, float]] = []
         for number in range(self.rounds):
             going = [search for search in searches if not search.done]
+            start = time.perf_counter()
             self._think(going, first=number == 0)
+            timings.append({"think": time.perf_counter() - start})
             going = [search for search in going if not search.done]
             if not going:
                 break
             self._search(going, depth, verify)
+            timings.append(self.retriever.last_timings)
+        self.last_timings = summed(timings)
+        self.last_candidates = [interleaved(search.candidates) for search in searches]
         return [_answer(search, most) for search in searches]
 
     def _think(self, searches: Sequence[_Search], *, first: bool) -> None:
+        if not searches:
+            return
         reasoner = Reasoner(self._named or self.retriever.model, seed=self._seed)
         asked = [search.query for search in searches]
         with holding(self.retriever, reasoner.model):
@@ -180,7 +195,9 @@ class ReasoningRetriever:
             [_guided(search) for search in searches], k=depth, verify=verify
         )
         each = (time.perf_counter() - start) / len(searches)
-        for search, hits in zip(searches, found, strict=True):
+        candidates = self.retriever.last_candidates
+        for search, hits, first in zip(searches, found, candidates, strict=True):
+            search.candidates.append(first)
             assert search.pending is not None
             spent = search.pending.seconds + each
             search.steps.append(_step(search, search.pending, spent, changed=True))

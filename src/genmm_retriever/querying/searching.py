@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import QueryAdapter
 from genmm_retriever.querying.expanding import QueryExpander
-from genmm_retriever.querying.fusing import fuse
+from genmm_retriever.querying.fusing import fuse, interleaved, summed
 from genmm_retriever.schema import Hit, ImageRef, Kind, Query, Scalar
 
 Filters = dict[str, Scalar | list[Scalar]]
@@ -21,15 +22,34 @@ Filters = dict[str, Scalar | list[Scalar]]
 class Searcher(Protocol):
     """What adapters need of a retriever; `GenerativeMMRetriever` is one."""
 
-    k: int
+    @property
+    def k(self) -> int:
+        """Hits a query, unless asked otherwise."""
+        ...
 
     @property
     def model(self) -> Generator:
         """The model that it computes with."""
         ...
 
+    @property
+    def last_timings(self) -> dict[str, float]:
+        """Seconds by stage of the last call."""
+        ...
+
+    @property
+    def last_candidates(self) -> list[list[str]]:
+        """Ids of the first stage's candidates of the last call, by query."""
+        ...
+
     def computing(self) -> AbstractContextManager[Any]:
         """Hold the model, so that nobody else asks it anything meanwhile."""
+        ...
+
+    def retrieve(
+        self, query: Query, *, k: int | None = None, verify: str | bool | None = None
+    ) -> list[Hit]:
+        """Hits of one query."""
         ...
 
     def retrieve_batch(
@@ -77,6 +97,10 @@ class AdaptedRetriever:
     Raises:
         InputError: If there is no adapter and no expander.
 
+    Attributes:
+        last_timings: Seconds of `adapt` and of the retriever's stages, of the last call.
+        last_candidates: As the retriever's; of a query's forms together, rank by rank.
+
     Examples:
         >>> asked = AdaptedRetriever(retriever, [QueryRewriter(retriever.model)])  # doctest: +SKIP
         >>> asked.retrieve("Hello, could you find me ...?")[0].evidence.steps  # doctest: +SKIP
@@ -92,6 +116,8 @@ class AdaptedRetriever:
         if not adapters and expander is None:
             raise InputError("no query adapter was given", "give one, or ask the retriever itself")
         self.retriever, self.adapters, self.expander = retriever, tuple(adapters), expander
+        self.last_timings: dict[str, float] = {}
+        self.last_candidates: list[list[str]] = []
 
     @property
     def k(self) -> int:
@@ -139,10 +165,15 @@ class AdaptedRetriever:
         verify: str | bool | None = None,
     ) -> list[list[Hit]]:
         """As `retrieve`, for several queries in one batch."""
+        most = self.k if k is None else checked_k(k)
+        start = time.perf_counter()
         forms = self.forms([as_query(query) for query in queries])
+        spent = {"adapt": time.perf_counter() - start}
         flat = [form for some in forms for form in some]
         hits = iter(self.retriever.retrieve_batch(flat, k=k, verify=verify))
-        most = self.k if k is None else checked_k(k)
+        self.last_timings = summed([spent, self.retriever.last_timings])
+        candidates = iter(self.retriever.last_candidates)
+        self.last_candidates = [interleaved([next(candidates) for _ in some]) for some in forms]
         return [self._one([next(hits) for _ in some], most) for some in forms]
 
     async def aretrieve(

@@ -1,17 +1,18 @@
-"""Commands that ask an index: search and eval."""
+"""Commands that ask an index: search, ask and eval."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import QueryError
-from ..schema import FoundClue, GeneratedIdentifier, Hit, Query
+from ..schema import FoundClue, GeneratedIdentifier, Hit, Query, QueryStep
 from .console import Console, command, printable
 from .options import (
+    Adapt,
     Beams,
     Budget,
     Device,
@@ -21,15 +22,22 @@ from .options import (
     Limit,
     Model,
     Verify,
+    Writer,
+    parse_adapters,
     parse_budget,
     parse_cutoffs,
     parse_filters,
 )
 
+if TYPE_CHECKING:
+    from ..querying import Answer, Searcher
+    from ..retriever import GenerativeMMRetriever
+
 
 def register(app: typer.Typer) -> None:
-    """Add search and eval."""
+    """Add search, ask and eval."""
     command(app, "search", example='genmm search photos.genmm "a dog in the snow" -k 5')(search)
+    command(app, "ask", example='genmm ask photos.genmm "What does the dog catch?"')(ask)
     command(app, "eval", example="genmm eval dev.genmm dev.jsonl --limit 500 --json")(evaluate)
 
 
@@ -53,6 +61,8 @@ def search(
     model: Model = None,
     device: Device = None,
     beams: Beams = None,
+    adapt: Adapt = None,
+    writer: Writer = None,
 ) -> None:
     """Find items by words, by a picture, or by a picture and what to change in it."""
     if image is None and not (text and text.strip()):
@@ -64,21 +74,97 @@ def search(
         kind=None if kind is None else kind.value,
     )
     limits = parse_budget(budget)
+    names = parse_adapters(adapt, writer)
     from ..retriever import GenerativeMMRetriever
 
     with GenerativeMMRetriever.from_index(
         index, model=model, k=k, verify=verify.value, num_beams=beams, device=device, **limits
     ) as retriever:
-        hits = retriever.retrieve(query)
+        [hits] = with_adapters(retriever, names, writer, device).retrieve_batch([query])
     asked = query.model_dump(mode="json") | {"k": k, "verify": verify.value}
     console.result({"query": asked, "hits": [hit.to_json() for hit in hits]}, render_hits(hits))
+
+
+def ask(
+    console: Console,
+    index: IndexPath,
+    question: Annotated[str, typer.Argument(help="What to answer from the index.")],
+    image: Annotated[
+        str | None, typer.Option("--image", "-i", metavar="FILE", help="Picture it is about.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=20, help="How many sources to read.")] = 3,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Say 'not found' where the best hit is less likely; by default "
+            "what was calibrated.",
+        ),
+    ] = None,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="KEY=VALUE", help="Metadata condition; repeatable."),
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only pictures, or only texts.")] = None,
+    verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
+    model: Model = None,
+    device: Device = None,
+    adapt: Adapt = None,
+    writer: Writer = None,
+) -> None:
+    """Answer a question from what the index holds, or say that it does not hold it.
+
+    The model that wrote the index answers, or that of --writer. The builtin model cannot answer
+    questions: it quotes what the index knows of the best hit.
+    """
+    if not question.strip():
+        raise QueryError("there is no question", "give some words")
+    query = Query(
+        text=question,
+        image=image,
+        filters=parse_filters(conditions or []),
+        kind=None if kind is None else kind.value,
+    )
+    names = parse_adapters(adapt, None)
+    from ..models.loading import load_generator
+    from ..querying import Answerer, adapted
+    from ..retriever import GenerativeMMRetriever
+
+    with GenerativeMMRetriever.from_index(
+        index, model=model, verify=verify.value, device=device
+    ) as retriever:
+        answers = None if writer is None else load_generator(writer, device=device)
+        searcher = adapted(retriever, names, answers)
+        answer = Answerer(searcher, answers, k=k, threshold=threshold).ask(query)
+    asked = query.model_dump(mode="json") | {"k": k, "verify": verify.value}
+    console.result({"query": asked, **answer.to_json()}, render_answer(answer))
+
+
+def render_answer(answer: Answer) -> str:
+    """An answer with its sources, as text for people."""
+    lines = [printable(answer.text) if answer.found else f"not found: {answer.reason}", ""]
+    said = "quoted from" if answer.quoted else "sources"
+    lines.append(said if answer.found else "looked at")
+    return "\n".join([*lines, render_hits(answer.sources)])
+
+
+def with_adapters(
+    retriever: GenerativeMMRetriever, names: Sequence[str], writer: str | None, device: str | None
+) -> Searcher:
+    """A retriever with the adapters that a command names in front of it."""
+    from ..models.loading import load_generator
+    from ..querying import adapted
+
+    model = None if writer is None else load_generator(writer, device=device)
+    return adapted(retriever, names, model)
 
 
 def render_hits(hits: Sequence[Hit]) -> str:
     """Hits with their evidence, as text for people."""
     if not hits:
         return "nothing in the index matches"
-    lines: list[str] = []
+    lines = [_step(step) for step in hits[0].evidence.steps]
     for hit in hits:
         lines.append(f"{hit.rank:>3}  {hit.score:.3f}  {printable(hit.item.id)}")
         if hit.item.kind == "text" and hit.item.text:
@@ -93,6 +179,14 @@ def render_hits(hits: Sequence[Hit]) -> str:
         if hit.evidence.filled:
             lines.append("            filled up to k; nothing that was written led here")
     return "\n".join(lines)
+
+
+def _step(step: QueryStep) -> str:
+    """What an adapter did to the query, and what it cost."""
+    done = printable(_cut(step.text)) if step.changed else "left as it was"
+    why = f" ({printable(_cut(step.note))})" if step.note else ""
+    tokens = "" if step.tokens is None else f"{step.tokens} tokens, "
+    return f"{step.adapter:<9}{done}{why}  {tokens}{step.seconds:.2f} s"
 
 
 def _wrote(found: GeneratedIdentifier) -> str:
@@ -138,6 +232,8 @@ def evaluate(
     model: Model = None,
     device: Device = None,
     beams: Beams = None,
+    adapt: Adapt = None,
+    writer: Writer = None,
 ) -> None:
     """Measure recall, reciprocal rank and time, one query at a time.
 
@@ -151,6 +247,7 @@ def evaluate(
 
     cutoffs = parse_cutoffs(k)
     limits = parse_budget(budget)
+    names = parse_adapters(adapt, writer)
     asked = read_queries(queries, direction=direction.value, limit=limit, seed=seed, split=split)
     reader = IndexReader.open(index)
     try:
@@ -162,7 +259,7 @@ def evaluate(
         index, model=model, verify=verify.value, num_beams=beams, device=device, **limits
     ) as retriever:
         report = ask_all(
-            retriever,
+            with_adapters(retriever, names, writer, device),
             asked,
             ks=cutoffs,
             verify=verify.value,
@@ -180,6 +277,8 @@ def evaluate(
         "direction": direction.value,
         "verification": verify.value,
         "beams": beams,
+        "adapters": names,
+        "writer": writer,
         **limits,
     }
     console.result(report.to_json(), report.to_text())

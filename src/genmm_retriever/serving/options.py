@@ -80,6 +80,24 @@ Budget = Annotated[
         "or both (64,50ms).",
     ),
 ]
+Adapt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapt",
+        metavar="NAME",
+        help="What to do to the query first: resolve, rewrite, compose, expand[:N], "
+        "reason[:ROUNDS]; repeatable.",
+    ),
+]
+Writer = Annotated[
+    str | None,
+    typer.Option(
+        "--writer",
+        metavar="MODEL",
+        help="Who rewrites, reasons and answers: openai:NAME for an OpenAI-compatible server, or "
+        "a model by name or path; the index's own when left out.",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many.")]
 UseText = Annotated[
     str | None,
@@ -176,3 +194,26 @@ def parse_cutoffs(text: str) -> tuple[int, ...]:
     if cutoffs[0] < 1:
         raise InputError(f"-k {text!r} is not a list of cut-offs", "write for example -k 1,5,10")
     return tuple(cutoffs)
+
+
+def parse_adapters(names: Sequence[str] | None, writer: str | None) -> list[str]:
+    """Query adapters by name, commas read as well.
+
+    Raises:
+        InputError: If there is none of a name, or a writer has nothing to do.
+        MissingExtraError: If torch is not installed.
+
+    Examples:
+        >>> parse_adapters(["rewrite,expand:2"], None)
+        ['rewrite', 'expand:2']
+    """
+    found = [part.strip() for name in names or [] for part in name.split(",")]
+    if writer is not None and not found:
+        raise InputError(
+            "--writer has nothing to write", "name an adapter, such as --adapt rewrite"
+        )
+    if found:
+        from ..querying import check_adapters
+
+        check_adapters(found)
+    return found
