@@ -153,7 +153,7 @@ class GenerativeMMRetriever(BaseRetriever):
 
     def _get_relevant_documents(
         self,
-        query: str,
+        query: str | Query,
         *,
         run_manager: CallbackManagerForRetrieverRun | None = None,
         k: int | None = None,
@@ -168,7 +168,7 @@ class GenerativeMMRetriever(BaseRetriever):
 
     async def _aget_relevant_documents(
         self,
-        query: str,
+        query: str | Query,
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun | None = None,
         k: int | None = None,
@@ -187,11 +187,16 @@ class GenerativeMMRetriever(BaseRetriever):
 
     def _query(
         self,
-        query: str,
+        query: str | Query,
         image: ImageSource | None,
         filters: Filters | None,
         kind: Kind | None,
     ) -> Query:
+        if isinstance(query, Query):
+            # From `GenmmQueryAdapter`, in front of this in a chain.
+            own = {**(self.filters or {}), **query.filters, **(filters or {})}
+            changes = {"filters": own, "kind": kind or query.kind or self.kind}
+            return query.model_copy(update=changes)
         text = query.strip()
         if not text and image is None:
             raise QueryError("the query is empty", "give words, image=..., or both")

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from llama_index.retrievers.genmm.base import GenerativeMMRetriever
 from llama_index.retrievers.genmm.rerank import GenmmRerank
 from llama_index.retrievers.genmm.tools import image_search_tool
 
-__all__ = ["GenerativeMMRetriever", "GenmmRerank", "image_search_tool"]
+if TYPE_CHECKING:
+    from llama_index.retrievers.genmm.engine import GroundedQueryEngine
+    from llama_index.retrievers.genmm.transforms import GenmmQueryBundle, GenmmQueryTransform
+
+_LATE = {
+    "GenmmQueryBundle": "llama_index.retrievers.genmm.transforms",
+    "GenmmQueryTransform": "llama_index.retrievers.genmm.transforms",
+    "GroundedQueryEngine": "llama_index.retrievers.genmm.engine",
+}
+
+__all__ = [
+    "GenerativeMMRetriever",
+    "GenmmQueryBundle",
+    "GenmmQueryTransform",
+    "GenmmRerank",
+    "GroundedQueryEngine",
+    "image_search_tool",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that importing this package stays light: query adapters need torch.
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,8 @@ def to_query(bundle: QueryBundle, kind: Kind | None, conditions: Conditions) -> 
     r"""A query of words, of a picture, or of both (composed).
 
     Args:
-        bundle: Its `query_str` and `image_path` are used.
+        bundle: Its `query_str` and `image_path` are used, or the whole query that
+            `GenmmQueryTransform` made.
         kind: What to look for, or None for everything.
         conditions: Metadata conditions, see `to_conditions`.
 
@@ -30,6 +31,10 @@ def to_query(bundle: QueryBundle, kind: Kind | None, conditions: Conditions) -> 
         >>> to_query(QueryBundle("cats\n\n"), None, {}).text
         'cats'
     """
+    made = getattr(bundle, "query", None)
+    if isinstance(made, Query):
+        update = {"filters": {**conditions, **made.filters}, "kind": made.kind or kind}
+        return made.model_copy(update=update)
     text = bundle.query_str or ""
     if text.endswith("\n"):
         text = text.removeprefix(_TOOL_PREFIX)
