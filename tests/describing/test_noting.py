@@ -148,7 +148,25 @@ def test_who_knows_nothing_is_not_asked_again(make):
 def test_a_note_that_only_repeats_a_caption_is_dropped(make):
     model = Writer()
     model.answers["dense"] = "Seen before!"
-    assert run(make(), model, kinds=["dense"]).dropped == {"dense": 2}
+    report = run(make(), model, kinds=["dense"])
+    assert report.dropped == {"dense": 2}
+    assert report.reasons == {"it only repeats what is there": 2}
+    assert model.count() == 2  # who is asked on invents
+
+
+def test_the_builtin_model_gives_the_best_of_its_beams_that_is_new(make):
+    index, model = make(), Writer(prompt_style="builtin")
+    asked = []
+
+    def generate(prompts, **options):
+        asked.append(options)
+        return [["Seen before", "the the the", "A wheel."] for _ in prompts]
+
+    model.generate = generate
+    assert run(index, model).written == {"dense": 2}
+    assert notes(index)["picture", "dense"].text == "A wheel."
+    [options] = asked
+    assert (options["num_return_sequences"], options["temperature"]) == (4, 0.0)
 
 
 @pytest.mark.parametrize("stop_after", range(8))

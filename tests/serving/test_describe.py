@@ -54,6 +54,7 @@ def test_options_are_passed_on_and_the_report_is_told(genmm, monkeypatch, tmp_pa
             dropped={"dense": 0, "refined": 2},
             kept={"dense": 3, "refined": 0},
             outdated={"dense": 1, "refined": 0},
+            reasons={"it loops": 2},
             left=5,
             skipped=[("a\nb", "cut short")],
         )
@@ -74,6 +75,7 @@ def test_options_are_passed_on_and_the_report_is_told(genmm, monkeypatch, tmp_pa
     assert out.splitlines() == [
         "dense     4 written, 3 there already (1 by other prompts or another model; see --rewrite)",
         "refined   1 written, 0 there already, 2 could not be used",
+        "  of 2 notes: it loops",
         "5 items are left; the same command goes on with them",
     ]
     assert err == "skipped a\\nb: cut short\n"

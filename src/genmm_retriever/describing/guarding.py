@@ -16,7 +16,9 @@ from genmm_retriever.describing.prompts.notes import (
 )
 
 NOTHING = "nothing is known of it"
-"""The one reason that is an answer: who asks on would be told inventions."""
+REPEATS = "it only repeats what is there"
+ANSWERS = (NOTHING, REPEATS)
+"""Reasons that are answers: whoever asks on would be told inventions."""
 NAMES_KEPT = 0.8
 WORDS_KEPT = 0.5
 
@@ -137,7 +139,7 @@ def checked_note(
     Examples:
         >>> checked_note("dense", "Caption: A red bus at a stop.")
         ('A red bus at a stop.', '')
-        >>> checked_note("refined", "A bus.", original="Bus 42 to York")
+        >>> checked_note("refined", "A red bus.", original="Bus 42 to York")
         ('', 'it loses names or numbers of the text')
     """
     most = {"dense": DENSE_WORDS, "knowledge": KNOWLEDGE_WORDS}.get(kind, refined_words(original))
@@ -151,7 +153,7 @@ def checked_note(
     if loops(written):
         return "", "it loops"
     if adds_nothing(note, (original, *known)):
-        return "", "it only repeats what is there"
+        return "", REPEATS
     if kind == "refined" and not keeps_facts(original, note):
         return "", "it loses names or numbers of the text"
     return note, ""

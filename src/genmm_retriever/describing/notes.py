@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genmm_retriever.corpus.store import NOTES_VERSION, NoteKind, NoteVersion
-from genmm_retriever.describing.guarding import NOTHING, checked_note
+from genmm_retriever.describing.guarding import ANSWERS, NOTHING, checked_note
 from genmm_retriever.describing.prompts import style_of
 from genmm_retriever.describing.prompts.notes import MOST_REFINED_WORDS, note_prompt, sees
 from genmm_retriever.models.base import Generator, ImagePart
 from genmm_retriever.schema import Item
 
-# A greedy answer, and for what cannot be used of these two samples.
+# Answers and temperature. A greedy answer, and for what is broken of these two samples; the
+# builtin model gives its best beams, as its greedy caption is a description of its items
+# already, and its samples tell of things that are not there.
 _ATTEMPTS = ((1, 0.0), (2, 0.7))
+_BUILTIN_ATTEMPTS = ((4, 0.0),)
 _TOKENS: dict[NoteKind, int] = {"dense": 180, "refined": 420, "knowledge": 110}
 _BUILTIN_TOKENS = 32
 
@@ -43,7 +46,8 @@ def write_notes(
 ) -> list[tuple[str, str]]:
     """Ask a model for notes; nothing is kept.
 
-    An answer that cannot be used is asked for once more, by sampling.
+    What comes back empty, broken or without the facts of the text is asked for once more, by
+    sampling.
 
     Args:
         model: Writes them.
@@ -63,19 +67,20 @@ def write_notes(
     ]
     found = [("", "")] * len(subjects)
     open_ = list(range(len(subjects)))
-    for number, temperature in _ATTEMPTS:
+    builtin = style_of(model) == "builtin"
+    for number, temperature in _BUILTIN_ATTEMPTS if builtin else _ATTEMPTS:
         if not open_:
             break
         answers = model.generate(
             [prompts[i] for i in open_],
-            max_new_tokens=_BUILTIN_TOKENS if style_of(model) == "builtin" else _TOKENS[kind],
+            max_new_tokens=_BUILTIN_TOKENS if builtin else _TOKENS[kind],
             num_return_sequences=number,
             temperature=temperature,
             seed=seed,
         )
         for i, texts in zip(open_, answers, strict=True):
             found[i] = _first_usable(kind, texts, subjects[i])
-        open_ = [i for i in open_ if not found[i][0] and found[i][1] != NOTHING]
+        open_ = [i for i in open_ if not found[i][0] and found[i][1] not in ANSWERS]
     return found
 
 

@@ -45,6 +45,7 @@ class NotesReport:
         dropped: Notes of each kind that could not be used; the item stays as it is.
         kept: Notes of each kind that were there already.
         outdated: Those of `kept` that another version of the prompts or another model wrote.
+        reasons: Why notes were dropped, with how many were for that.
         left: Items that still lack a note, for `limit` was reached.
         skipped: Id and reason of each item whose picture could not be opened.
     """
@@ -54,6 +55,7 @@ class NotesReport:
     dropped: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     outdated: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
     left: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
@@ -212,4 +214,6 @@ class _Noting:
         ]
         self.book.put(notes)
         self.report.written[kind] += sum(bool(note.text) for note in notes)
-        self.report.dropped[kind] += sum(not note.text for note in notes)
+        for reason in (note.reason for note in notes if not note.text):
+            self.report.dropped[kind] += 1
+            self.report.reasons[reason] = self.report.reasons.get(reason, 0) + 1

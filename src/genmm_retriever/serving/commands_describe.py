@@ -89,6 +89,7 @@ def _told(report: NotesReport) -> str:
         if report.dropped[kind]:
             line += f", {report.dropped[kind]} could not be used"
         lines.append(line)
+    lines += [f"  of {count} notes: {reason}" for reason, count in report.reasons.items()]
     if report.left:
         lines.append(f"{report.left} items are left; the same command goes on with them")
     return "\n".join(lines)
