@@ -18,6 +18,7 @@ COMMANDS = [
     "delete",
     "info",
     "check",
+    "describe",
     "search",
     "eval",
     "train",
@@ -196,10 +197,12 @@ def test_train_says_what_it_did(genmm, monkeypatch, tmp_path, published):
     assert ("did not rise" in out) is not published
     assert (seen["path"], seen["texts"].name, seen["steps"]) == (tmp_path, "t.jsonl", 12)
     assert (seen["refresh"], seen["force"], seen["device"]) == (True, False, "cpu")
+    assert seen["notes"]
     # An option may come before the index, and the index may be called builtin.
-    code, out, err = genmm("train", "--force", "./builtin", "--json", "-q")
+    code, out, err = genmm("train", "--force", "--no-notes", "./builtin", "--json", "-q")
     assert code == 0, err
     assert seen["force"]
+    assert not seen["notes"]
     assert str(seen["path"]) == "builtin"
     data = json.loads(out)
     assert data["published"] is published

@@ -7,7 +7,16 @@ from safetensors.torch import load_file
 
 from genmm_retriever import GenerativeMMRetriever, Item
 from genmm_retriever.constraints.trie import TokenTrie
-from genmm_retriever.corpus.store import IndexReader, IndexWriter, check_index
+from genmm_retriever.corpus.store import (
+    NOTES_VERSION,
+    IndexReader,
+    IndexWriter,
+    Note,
+    NoteBook,
+    NoteVersion,
+    check_index,
+    marks_by_row,
+)
 from genmm_retriever.errors import IndexDamagedError, InputError, ModelError, SourceError
 from genmm_retriever.models.fingerprints import fingerprint_of_file
 from genmm_retriever.training import loop, publishing, train, train_index
@@ -105,6 +114,23 @@ def test_what_is_added_later_needs_no_training_and_a_refresh_learns_it(build, ma
     assert second.pairs == 6
     with pytest.raises(InputError, match="nothing was added"):
         train_index(path, model=model, refresh=True, **SHORT)
+
+
+def test_notes_are_learnt_from_unless_they_are_left_out(build, make_index):
+    model = build("llama")
+    path = make_index(model)
+    with IndexReader.open(path) as reader:
+        marks = [mark for _, mark in marks_by_row(reader)]
+    version = NoteVersion(NOTES_VERSION, "m", "f")
+    with NoteBook.writing(path, marks) as book:
+        for n, mark in enumerate((*marks[:3], "of nothing that is here")):
+            book.put([Note(f"t{n}", mark, "knowledge", f"It is known for {n}.", version)])
+    without = train_index(path, model=model, notes=False, **SHORT)
+    report = train_index(path, model=model, **SHORT)
+    assert (without.notes, report.notes) == (0, 3)
+    assert report.pairs == without.pairs + 3
+    assert report.to_json()["notes"] == 3
+    assert check_index(path) == []
 
 
 class Killed(BaseException):

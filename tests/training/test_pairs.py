@@ -73,6 +73,22 @@ def test_held_out_queries_are_never_learnt(corpus, tmp_path):
     assert {row for pair in some.new for row in pair.rows} == set(corpus.rows) - set(range(4))
 
 
+def test_notes_lead_to_their_items_and_to_nothing_else(corpus, tmp_path):
+    model, corpus = corpus
+    book = written(tmp_path, model, corpus)
+    plain = make_pairs(corpus, book, [], seed=0)
+    held = plain.held[0]
+    notes = {0: ["A dense note of a red dog", corpus.words[0][0]], held.rows[0]: [held.text]}
+    pairs = make_pairs(corpus, book, [], seed=0, notes=notes)
+    more = {(pair.text, pair.rows) for pair in pairs.new}
+    # What is learnt already is not learnt twice, and what is held out not at all.
+    expected = {("A dense note of a red dog", (0,))} if held.rows != (0,) else set()
+    assert more - {(pair.text, pair.rows) for pair in plain.new} == expected
+    assert len(pairs.new) == len(plain.new) + len(expected)
+    # What is rehearsed for the verifier is as without them.
+    assert (pairs.said, pairs.held) == (plain.said, plain.held)
+
+
 def test_nothing_to_hold_out_is_refused(corpus, tmp_path):
     _, corpus = corpus
     with pytest.raises(InputError, match="no usable query"):

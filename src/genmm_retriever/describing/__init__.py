@@ -1,7 +1,8 @@
-"""Pictures into words: the prompts of every room, and captions that are fit to be indexed."""
+"""Pictures into words: the prompts of every room, captions that are fit to be indexed, notes."""
 
 from genmm_retriever.describing.cleaning import MAX_WORDS, clean_caption, text_descriptions
 from genmm_retriever.describing.describer import Describer
+from genmm_retriever.describing.noting import NotesReport, describe_index
 from genmm_retriever.describing.prompts import (
     PROMPT_VERSION,
     clue_prompt,
@@ -15,8 +16,10 @@ __all__ = [
     "MAX_WORDS",
     "PROMPT_VERSION",
     "Describer",
+    "NotesReport",
     "clean_caption",
     "clue_prompt",
+    "describe_index",
     "describe_prompt",
     "identify_prompt",
     "null_prompt",

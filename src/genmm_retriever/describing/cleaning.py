@@ -8,6 +8,8 @@ import unicodedata
 MAX_WORDS = 60
 _MAX_CHARS = 200_000
 _LONGEST_LOOP = 12
+_FRESH = 0.4
+"""Share of different words below which a long text is a loop."""
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _LABEL = re.compile(r"^(?:caption|description|answer)\s*:\s*", re.IGNORECASE)
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019 "
@@ -67,6 +69,18 @@ def text_descriptions(text: str, *, per_item: int = 3, max_words: int = MAX_WORD
     starts = [round(i * last / (windows - 1)) for i in range(windows)] if windows > 1 else [0]
     texts = (" ".join(words[start : start + max_words]) for start in starts)
     return list(dict.fromkeys(texts))
+
+
+def loops(text: str) -> bool:
+    """Whether a text goes round in circles: a phrase repeated at once, or the same few words.
+
+    Examples:
+        >>> loops("A dog runs, a dog runs, a dog"), loops("A dog runs after a dog.")
+        (True, False)
+    """
+    words = _plain(text).split()
+    few = len({word.casefold() for word in words}) < _FRESH * len(words)
+    return len(_without_loop(words)) < len(words) or (len(words) > 2 * _LONGEST_LOOP and few)
 
 
 def _plain(text: str) -> str:

@@ -128,7 +128,7 @@ def info(
     ] = 50,
 ) -> None:
     """Say what an index holds, without loading its model."""
-    from ..corpus.store import SCHEMA_VERSION, IndexReader
+    from ..corpus.store import SCHEMA_VERSION, IndexReader, count_notes, notes_by_row
 
     reader = IndexReader.open(index)
     try:
@@ -141,6 +141,7 @@ def info(
             _print_identifiers(console, reader, prefix, limit)
             return
         settings = reader.settings.model_dump(mode="json")
+        notes = [note for found in notes_by_row(reader).values() for note in found]
         # In the settings these two name a kind; here the contract wants the counts.
         kinds = {"item_kind": settings.pop("items"), "identifier_kind": settings.pop("identifiers")}
         data: dict[str, Any] = {
@@ -151,6 +152,8 @@ def info(
             "schema_version": SCHEMA_VERSION,
             "generation": reader.generation,
             "adapter": reader.adapter_digest,
+            "notes": count_notes(notes),
+            "outdated_notes": count_notes(note for note in notes if note.version.is_outdated),
             "bytes": sum(f.stat().st_size for f in index.rglob("*") if f.is_file()),
         }
     finally:

@@ -69,6 +69,9 @@ def train(
     replay: Annotated[
         float, typer.Option(min=0.0, help="Old pairs for each new one with --refresh.")
     ] = 1.0,
+    no_notes: Annotated[
+        bool, typer.Option("--no-notes", help="Leave out the notes of genmm describe.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Publish even if held-out recall did not rise.")
     ] = False,
@@ -91,6 +94,7 @@ def train(
         rank=rank,
         refresh=refresh,
         replay=replay,
+        notes=not no_notes,
         force=force,
         seed=seed,
         device=device,

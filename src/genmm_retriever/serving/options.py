@@ -49,6 +49,14 @@ class Identifiers(str, Enum):
     caption = "caption"
 
 
+class Note(str, Enum):
+    """What a model writes about an item."""
+
+    dense = "dense"
+    refined = "refined"
+    knowledge = "knowledge"
+
+
 class Direction(str, Enum):
     """Which side of a captioned picture asks."""
 

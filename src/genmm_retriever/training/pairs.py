@@ -1,9 +1,9 @@
-"""The pairs of an index: from its captions, from pseudo-queries, from human texts."""
+"""The pairs of an index: from captions, notes, pseudo-queries and human texts."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from genmm_retriever.errors import InputError
 from genmm_retriever.training.corpus import Corpus
@@ -35,6 +35,7 @@ def make_pairs(
     *,
     seed: int,
     old_rows: Iterable[int] = (),
+    notes: Mapping[int, Sequence[str]] | None = None,
 ) -> Pairs:
     """All pairs, some of the queries held out.
 
@@ -49,6 +50,8 @@ def make_pairs(
         human: Human texts.
         seed: Of what is held out.
         old_rows: Items that an earlier training knew; their pairs are replayed.
+        notes: What was written beside items, by row; each is a query for its item, and no more:
+            what the verifier is shown stays as it is.
 
     Raises:
         InputError: If nothing could be held out.
@@ -63,7 +66,9 @@ def make_pairs(
         own = written[:each] if row in examined else []
         pairs.held += [Pair(text, None, (row,)) for text in own]
         pairs.said[row] = written[len(own) :]
-        learnt = dict.fromkeys([*pairs.said[row], *corpus.words[row], *corpus.objects[row]])
+        noted = () if notes is None else notes.get(row, ())
+        words = [*pairs.said[row], *corpus.words[row], *corpus.objects[row], *noted]
+        learnt = dict.fromkeys(words)
         target = pairs.old if row in old else pairs.new
         target += [Pair(text, None, (row,)) for text in learnt if text not in own]
     _add_human(pairs, human, old, rng)

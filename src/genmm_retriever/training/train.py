@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from genmm_retriever.corpus.store import IndexReader
+from genmm_retriever.corpus.store import IndexReader, notes_by_row
 from genmm_retriever.corpus.store.lock import WriterLock
 from genmm_retriever.errors import CapabilityError, InputError, ModelError
 from genmm_retriever.models.base import MLLM
@@ -53,6 +53,7 @@ class TrainingReport:
         before: Figures of the model as it was.
         after: Figures of the trained model, as it would be served.
         adapter: What names the new adapter, or None.
+        notes: Notes beside the items that were learnt from.
     """
 
     published: bool
@@ -65,6 +66,7 @@ class TrainingReport:
     before: Figures
     after: Figures
     adapter: str | None = None
+    notes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As `genmm train --json` prints it."""
@@ -87,6 +89,7 @@ class TrainingOptions:
     refresh: bool = False
     replay: float = 1.0
     seed: int = 0
+    notes: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "minutes", "steps", "learning_rate", "rank"):
@@ -109,6 +112,7 @@ def train_index(
     rank: int = 16,
     refresh: bool = False,
     replay: float = 1.0,
+    notes: bool = True,
     force: bool = False,
     device: str | None = None,
     seed: int = 0,
@@ -118,7 +122,8 @@ def train_index(
     """Fine-tune an index's model on the index itself, and publish the adapter with it.
 
     Queries are written by the model from each picture or passage and lead to the item's
-    identifiers, beside the stored captions and the texts that people wrote; LoRA layers in the
+    identifiers, beside the stored captions, the notes of `genmm describe` and the texts that
+    people wrote; LoRA layers in the
     language model learn that (SemCORE, arXiv 2504.13172). Identifiers stay as they are, so
     items added later need no training. A call that was interrupted goes on where it was when
     it is made again; everything in progress lies in the index's folder `training`.
@@ -135,6 +140,7 @@ def train_index(
         rank: Of the LoRA matrices; alpha is twice as much.
         refresh: Go on from the present adapter with what was added since, replaying old pairs.
         replay: Old pairs for each new one, with `refresh`.
+        notes: Learn from the notes of `genmm describe` too, where there are any.
         force: Publish even if the recall on held-out queries did not rise.
         device: Such as `"cuda:0"`; by default a GPU if there is one.
         seed: Of all choices.
@@ -158,7 +164,9 @@ def train_index(
             report = train_index("photos.genmm", texts="captions.jsonl")
             print(report.before, "->", report.after)
     """
-    options = TrainingOptions(epochs, minutes, steps, learning_rate, rank, refresh, replay, seed)
+    options = TrainingOptions(
+        epochs, minutes, steps, learning_rate, rank, refresh, replay, seed, notes
+    )
     begun = time.perf_counter()
     folder = Path(path).absolute()
     with IndexReader.open(folder) as reader:
@@ -205,6 +213,10 @@ class _Training:
         self.corpus = Corpus(reader)
         self.present = reader.adapter()
         self.pairs = Pairs()
+        self.notes: dict[int, list[str]] = {}
+        if options.notes:
+            noted = notes_by_row(reader)
+            self.notes = {row: [note.text for note in noted[row]] for row in noted}
         if options.refresh and self.present is None:
             raise InputError(
                 f"{str(reader.path)!r} was never trained, so there is nothing to refresh",
@@ -239,7 +251,9 @@ class _Training:
                 seed=self.options.seed,
                 bar=bar,
             )
-        self.pairs = make_pairs(self.corpus, book, human, seed=self.options.seed, old_rows=old)
+        self.pairs = make_pairs(
+            self.corpus, book, human, seed=self.options.seed, old_rows=old, notes=self.notes
+        )
 
     def run(
         self,
@@ -291,6 +305,7 @@ class _Training:
             before=before,
             after=after,
             adapter=digest,
+            notes=sum(map(len, self.notes.values())),
         )
 
     def _schedule(self, curriculum: Curriculum) -> Schedule:

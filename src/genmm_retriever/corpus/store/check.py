@@ -12,6 +12,7 @@ from genmm_retriever.corpus.store import files
 from genmm_retriever.corpus.store.checksums import verify_file
 from genmm_retriever.corpus.store.database import Tables, chunks, connect_readonly
 from genmm_retriever.corpus.store.manifest import Manifest
+from genmm_retriever.corpus.store.notes import NoteBook
 from genmm_retriever.corpus.store.publish import blob_names
 from genmm_retriever.corpus.store.reader import IndexReader
 from genmm_retriever.corpus.store.records import Problem
@@ -20,6 +21,7 @@ from genmm_retriever.errors import IndexDamagedError, IndexVersionError
 
 _RESTORE = "restore it from a backup, or build the index again with --overwrite"
 _BLOB = "restore it from a backup, or add its item again with --replace"
+_NOTES = "run `genmm describe` again: it drops what is damaged and writes it anew"
 _STAGING = "delete the folder staging/; what is published is not touched by that"
 
 
@@ -50,6 +52,7 @@ def check_index(path: str | Path) -> list[Problem]:
         except IndexDamagedError as error:
             problems.append(Problem(".", error.message, _RESTORE))
     problems += _staged(folder)
+    problems += _notes(folder)
     return problems
 
 
@@ -87,6 +90,11 @@ def _contents(folder: Path, database: Path) -> Iterator[Problem]:
             yield Problem(str(database.relative_to(folder)), str(error), _RESTORE)
         except IndexDamagedError as error:
             yield Problem(str(database.relative_to(folder)), error.message, _RESTORE)
+
+
+def _notes(folder: Path) -> Iterator[Problem]:
+    for number in NoteBook(folder).damaged:
+        yield Problem(files.NOTES, f"line {number} is not as it was written", _NOTES)
 
 
 def _staged_arrays(folder: Path, connection: sqlite3.Connection) -> Iterator[Problem]:

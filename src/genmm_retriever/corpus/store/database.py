@@ -7,6 +7,7 @@ changes too often for one checksum over the whole.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import zlib
@@ -165,6 +166,17 @@ class Tables:
                 if isinstance(fields.get("image"), dict):
                     fields["image"] = str(self.folder / "blobs" / fields["image"]["blob"])
                 result[row] = Item.model_validate(fields)
+        return result
+
+    def marks(self, rows: Sequence[int]) -> dict[int, str]:
+        """A hash of the content of the rows that exist: id, picture, text and title."""
+        result: dict[int, str] = {}
+        for marks, part in chunks(rows):
+            sql = f"SELECT row, stamp, payload, crc FROM items WHERE row IN {marks}"
+            for row, stamp, payload, crc in self.run(sql, part):
+                fields = self._verified(payload, crc, row)
+                content = [stamp, *(fields.get(name) for name in ("id", "image", "text", "title"))]
+                result[row] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
         return result
 
     def descriptions(self, rows: Sequence[int]) -> dict[int, list[Description]]:

@@ -23,6 +23,7 @@ ARRAYS = "arrays"
 FEATURES = "features"
 BLOBS = "blobs"
 ADAPTER = "adapter"
+NOTES = "notes/notes.jsonl"
 ITEMS_FILE = "items.sqlite"
 
 DAMAGED_HINT = (
