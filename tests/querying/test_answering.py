@@ -1,0 +1,113 @@
+"""Answers that rest on what was found, and honest silence."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from genmm_retriever.errors import InputError
+from genmm_retriever.models.base import ImagePart
+from genmm_retriever.querying import Answerer
+from genmm_retriever.schema import Evidence, Hit, Item
+
+FOUND = [("a", 0.8), ("b", 0.3)]
+
+
+def saying(found=True, answer="A frisbee.", sources=(1,)):
+    return {"found": found, "answer": answer, "sources": list(sources)}
+
+
+def test_an_answer_names_the_hits_it_rests_on(writer, searcher):
+    model = writer({"What does": saying(sources=(2, 2, 1))})
+    answer = Answerer(searcher({"": FOUND}), model).ask("What does the dog catch?")
+    assert (answer.found, answer.text, answer.confidence) == (True, "A frisbee.", 0.8)
+    assert [one.item.id for one in answer.sources] == ["b", "a"]
+    assert answer.seconds > 0
+    assert not answer.quoted
+    assert answer.to_json()["sources"][0]["id"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (saying(found=False, answer=""), "no answer in the sources"),
+        (saying(answer=" "), "no answer in the sources"),
+        (saying(sources=()), "names none of the sources"),
+        (saying(sources=(9,)), "names none of the sources"),
+        ("I think so", "."),
+    ],
+)
+def test_what_is_not_grounded_is_no_answer(writer, searcher, said, reason):
+    answer = Answerer(searcher({"": FOUND}), writer({"What": said})).ask("What is it?")
+    assert not answer.found
+    assert answer.text == ""
+    assert reason in answer.reason or reason == "."
+    assert [one.item.id for one in answer.sources] == ["a", "b"]
+
+
+def test_below_the_threshold_nobody_is_asked(writer, searcher):
+    model = writer({"": saying()})
+    answer = Answerer(searcher({"": FOUND}), model, threshold=0.9).ask("What is it?")
+    assert not answer.found
+    assert "0.80" in answer.reason
+    assert "0.90" in answer.reason
+    assert model.prompts == []
+
+
+def test_the_threshold_of_the_calibration_is_the_default(writer, searcher):
+    model = writer({"": saying()})
+    model.calibration = {"answer_from": 0.85}
+    found = searcher({"": FOUND}, model=model)
+    assert Answerer(found).threshold == 0.85
+    assert Answerer(found, threshold=0.1).threshold == 0.1
+    assert not Answerer(found).ask("What?").found
+    del model.calibration
+    assert Answerer(found).threshold == 0.0
+
+
+def test_without_verification_there_is_no_threshold_and_without_hits_no_answer(writer, searcher):
+    unverified = searcher({"": [("a", None)]})
+    answer = Answerer(unverified, writer({"": saying()}), threshold=0.9).ask("What?")
+    assert answer.found
+    assert answer.confidence is None
+    assert not Answerer(searcher({}), writer({"": saying()})).ask("What?").found
+
+
+def test_the_builtin_model_quotes(writer, searcher):
+    found = searcher({"": FOUND}, model=writer({}, style="builtin"))
+    answer = Answerer(found).ask("What?")
+    assert answer.found
+    assert answer.quoted
+    assert answer.text == "text of a"
+    assert [one.item.id for one in answer.sources] == ["a"]
+
+
+def test_pictures_are_shown_and_broken_ones_are_read_in_words(writer, searcher, picture):
+    model = writer({"What": saying()})
+    hits = [
+        Hit(
+            item=Item(id=name, image=image),
+            score=0.5,
+            rank=rank,
+            evidence=Evidence(caption=f"caption of {name}"),
+        )
+        for rank, (name, image) in enumerate([("a", picture), ("b", "no-such.png")], start=1)
+    ]
+    answerer = Answerer(searcher({}), model)
+    assert answerer.answer_from("What?", hits).found
+    assert sum(isinstance(part, ImagePart) for part in model.prompts[0].parts) == 1
+    Answerer(searcher({}), model, pictures=False).answer_from("What?", hits)
+    assert not model.prompts[1].has_image
+
+
+def test_it_does_not_block_and_says_the_same(writer, searcher):
+    answerer = Answerer(searcher({"": FOUND}), writer({"What": saying()}))
+    answer = asyncio.run(answerer.aask("What is it?"))
+    assert answer.text == answerer.ask("What is it?").text
+
+
+@pytest.mark.parametrize("options", [{"k": 0}, {"k": 21}, {"threshold": 1.5}])
+def test_options_out_of_range_are_refused(searcher, options):
+    with pytest.raises(InputError):
+        Answerer(searcher({}), **options)

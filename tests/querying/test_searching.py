@@ -1,0 +1,115 @@
+"""A retriever with adapters: what is asked, what comes back, and who holds the model."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from genmm_retriever.errors import InputError
+from genmm_retriever.querying import (
+    AdaptedRetriever,
+    QueryExpander,
+    QueryRewriter,
+    ReasoningRetriever,
+    adapted,
+)
+from genmm_retriever.querying.fusing import fuse
+
+from .conftest import hit
+
+WORDY = "please find me a picture that I saw a while ago of a dog in the snow thanks"
+SAID = {"constraints": "dog, snow"}
+
+
+def test_what_is_asked_is_the_adapted_query(writer, searcher):
+    found = searcher({"dog, snow": [("a", 0.9), ("b", 0.1)]})
+    asked = AdaptedRetriever(found, [QueryRewriter(writer({"snow": SAID}))])
+    hits = asked.retrieve(WORDY, k=2)
+    assert [one.item.id for one in hits] == ["a", "b"]
+    assert found.asked[0][0].text == "dog, snow"
+    assert hits[0].evidence.steps[0].adapter == "rewrite"
+    assert set(asked.last_timings) == {"adapt", "decode"}
+    assert asked.last_candidates == [["a", "b"]]
+    assert [one.item.id for one in asyncio.run(asked.aretrieve(WORDY, k=1))] == ["a"]
+
+
+def test_expansions_are_asked_together_and_fused(writer, searcher):
+    model = writer({"puppy": {"queries": ["a young dog", "a small dog", "A young dog"]}})
+    found = searcher(
+        {
+            "a young dog": [("b", 0.5), ("a", 0.4)],
+            "a small dog": [("b", 0.5), ("c", 0.4)],
+            "puppy": [("a", 0.9), ("b", 0.1)],
+        }
+    )
+    asked = AdaptedRetriever(found, expander=QueryExpander(model, number=2))
+    hits = asked.retrieve("a puppy", k=3)
+    assert [one.item.id for one in hits] == ["b", "a", "c"]
+    assert [query.context for query in found.asked[0]] == [None, "a young dog", "a small dog"]
+    assert {query.text for query in found.asked[0]} == {"a puppy"}
+    assert asked.last_candidates == [["a", "b", "c"]]
+    assert 0 < hits[2].score < hits[0].score <= 1
+    assert hits[0].evidence.parts["fused"] == hits[0].score
+
+
+def test_a_query_picture_is_not_expanded(writer, searcher, picture):
+    model = writer({})
+    found = searcher({"": [("a", None)]})
+    AdaptedRetriever(found, expander=QueryExpander(model)).retrieve("like this", image=picture)
+    assert len(found.asked[0]) == 1
+    assert model.prompts == []
+
+
+def test_the_retrievers_own_model_is_held_while_it_writes(writer, searcher):
+    held = []
+
+    class Model(writer):
+        def prefill(self, prompts):
+            raise AssertionError
+
+        def generate(self, prompts, **options):
+            held.append(found.held._is_owned())
+            return super().generate(prompts, **options)
+
+    found = searcher({"": [("a", None)]})
+    rewriter = QueryRewriter(Model({"Describe": ["a dog in the snow"]}, style="builtin"))
+    AdaptedRetriever(found, [rewriter]).retrieve(WORDY)
+    assert held
+    assert all(held)
+
+
+def test_fusing_ranks_by_reciprocal_ranks():
+    rankings = [
+        [hit("a", 1, 0.9), hit("b", 2, 0.5), hit("c", 3, 0.1)],
+        [hit("c", 1, 0.8), hit("b", 2, 0.7)],
+        [],
+    ]
+    fused = fuse(rankings, 3)
+    expected = {"a": 1 / 61, "b": 2 / 62, "c": 1 / 63 + 1 / 61}
+    order = sorted(expected, key=lambda name: -expected[name])
+    assert [one.item.id for one in fused] == order
+    assert [one.rank for one in fused] == [1, 2, 3]
+    for one in fused:
+        assert one.score == pytest.approx(expected[one.item.id] / (3 / 61))
+    best = {one.item.id: one.evidence.verification for one in fused}
+    assert best == {"a": 0.9, "b": 0.5, "c": 0.8}
+    assert fuse([], 3) == []
+    assert len(fuse(rankings, 1)) == 1
+
+
+def test_adapters_by_name(writer, searcher):
+    found = searcher({}, model=writer({}))
+    assert adapted(found, []) is found
+    both = adapted(found, ["reason:2", "rewrite", "expand:4"])
+    assert isinstance(both, AdaptedRetriever)
+    assert both.expander.number == 4
+    assert isinstance(both.retriever, ReasoningRetriever)
+    assert both.retriever.rounds == 2
+    assert [adapter.name for adapter in both.adapters] == ["rewrite"]
+    assert isinstance(adapted(found, ["reason"]), ReasoningRetriever)
+    for wrong in ("rewrit", "rewrite:2", "expand:0", "expand:99", "expand:x", ""):
+        with pytest.raises(InputError, match="adapter"):
+            adapted(found, [wrong])
+    with pytest.raises(InputError, match="no query adapter"):
+        AdaptedRetriever(found)
