@@ -91,6 +91,8 @@ class Query(_Frozen):
         filters: Metadata conditions, all of which must hold; a list means "one of".
             Applied before decoding, so that k hits come back whenever k items match.
         kind: Look only for pictures or only for text items; None looks for both.
+        ids: Look only among the items of these ids, as `filters` do before decoding; None looks
+            among all, an empty one finds nothing. Ids that the index lacks are passed over.
         rewritings: Earlier forms of `text`, oldest first, kept by query adapters as evidence.
 
     Examples:
@@ -102,6 +104,7 @@ class Query(_Frozen):
     image: ImageRef | None = None
     filters: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     kind: Kind | None = None
+    ids: tuple[ItemId, ...] | None = None
     rewritings: tuple[str, ...] = ()
 
     @model_validator(mode="after")
