@@ -20,6 +20,7 @@ COMMANDS = [
     "check",
     "search",
     "eval",
+    "convert",
     "train",
     "train builtin",
     "doctor",
