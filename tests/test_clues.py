@@ -254,6 +254,8 @@ def test_filters_come_before_the_search(shared, retriever, build):
             # Counted in what may be found alone: "dog" stands there once.
             assert clue.count <= sum(item.text.count(clue.text) for item in some)
     assert retriever.retrieve(Query(text="a dog", filters={"half": 7})) == []
+    named = [item.id for item in some]
+    assert found(retriever, Query(text="a brown dog", ids=named)) == pytest.approx(alone, abs=1e-4)
     assert [h.item.id for h in retriever.retrieve("x", kind="image")] == []
 
 

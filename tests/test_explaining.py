@@ -130,6 +130,7 @@ def test_filters_pictures_and_json(retriever, items):
         "has_image": True,
         "filters": {"side": "left"},
         "kind": "image",
+        "ids": None,
     }
     whole = explained.hits[0].hit.to_json() | {"kind": "image"}
     assert plain["hits"][0]["hit"] == {k: v for k, v in whole.items() if k != "image"}

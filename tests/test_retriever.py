@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from genmm_retriever import GenerativeMMRetriever
 from genmm_retriever.errors import (
@@ -528,6 +529,31 @@ def test_filters_come_before_the_search(shared, tiny_builtin, narrow):
             assert hit.item.id == name
             assert not hit.evidence.filled, "searched everything, then filtered"
         assert {h.item.kind for h in found.retrieve("a red boat", kind="text")} == {"text"}
+
+
+@pytest.mark.parametrize("verify", ["likelihood", "off"])
+def test_only_the_named_items_are_looked_among(shared, tiny_builtin, narrow, verify):
+    with GenerativeMMRetriever.from_index(shared, model=tiny_builtin, **narrow) as found:
+
+        def retrieve(ids_, **conditions):
+            query = Query(text="a red boat", ids=ids_, **conditions)
+            return found.retrieve(query, k=10, verify=verify)
+
+        for name in ALL:
+            [hit] = retrieve((name, "absent"))
+            assert hit.item.id == name
+            assert not hit.evidence.filled, "searched everything, then left out"
+        assert set(ids(retrieve(["t0", "p3", "p0"]))) == {"t0", "p0", "p3"}
+        assert ids(retrieve(["t0", "p3"], kind="text")) == ["t0"]
+        assert ids(retrieve(["t0", "p3"], filters={"own": ["p3", "p4"]})) == ["p3"]
+        assert retrieve(()) == retrieve(["absent"]) == []
+        assert len(retrieve(None)) == 10
+
+
+def test_ids_that_no_item_can_have_are_refused():
+    for wrong in (["a", " "], ["a\x00"], "p0", [1]):
+        with pytest.raises(ValidationError, match="ids"):
+            Query(text="x", ids=wrong)
 
 
 def test_arguments_beside_a_query_override_it(retriever):

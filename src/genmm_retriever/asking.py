@@ -153,7 +153,7 @@ class Asker:
         return hits
 
     def _subset(self, query: Query) -> np.ndarray | None:
-        return self.reader.select(query.filters, query.kind)
+        return self.reader.select(query.filters, query.kind, query.ids)
 
     def _gather(self, candidates: Sequence[Found], subset: np.ndarray | None, k: int) -> Candidates:
         """The best candidates, filled from the rest of the subset where they are fewer than k."""

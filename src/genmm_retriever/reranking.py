@@ -100,8 +100,8 @@ class GenerativeMMReranker:
         """The candidates, best first.
 
         Args:
-            query: Words, or a whole `Query`, whose filters and kind do not matter here; None
-                for a picture alone.
+            query: Words, or a whole `Query`, whose filters, kind and ids do not matter here;
+                None for a picture alone.
             candidates: Items, hits, paths of pictures, encoded pictures, or texts, each alone
                 or with the score that a retriever gave it, higher for better. A `str` is a
                 picture if it ends like one (`"a.jpg"`), otherwise a text; with texts of

@@ -279,7 +279,8 @@ class GenerativeMMRetriever:
         """The k items that answer a query best.
 
         Args:
-            query: Words, or a whole `Query`; None for a picture alone.
+            query: Words, or a whole `Query`, whose `ids` may name the items to look among; None
+                for a picture alone.
             k: Exactly so many hits come back if so many items match the filters.
             image: A query picture, beside words or instead of them.
             filters: Metadata that hits must have.

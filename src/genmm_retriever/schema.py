@@ -114,6 +114,8 @@ class Query(_Frozen):
         kind: Look only for pictures or only for text items; None looks for both.
         context: Words that guide what is written, such as a query adapter's reasoning, and that
             found items are *not* held against.
+        ids: Look only among the items of these ids, as `filters` do before decoding; None looks
+            among all, an empty one finds nothing. Ids that the index lacks are passed over.
         rewritings: Earlier forms of `text`, oldest first, kept by query adapters as evidence.
         steps: What query adapters did, and what it cost.
 
@@ -127,6 +129,7 @@ class Query(_Frozen):
     filters: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     kind: Kind | None = None
     context: str | None = None
+    ids: tuple[ItemId, ...] | None = None
     rewritings: tuple[str, ...] = ()
     steps: tuple[QueryStep, ...] = ()
 

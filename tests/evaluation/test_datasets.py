@@ -87,6 +87,12 @@ def test_limit_samples_with_a_fixed_seed(tmp_path):
         ('{"text": "x", "relevant": ["a"], "colour": 1}', 'unknown field "colour"'),
         ('{"id": "a", "image": "a.png", "captions": "x"}', "list of texts"),
         ('{"id": "q", "text": 5, "relevant": ["a"]}', "line 2"),
+        ('{"text": "x", "relevant": ["a"], "subset": "a"}', "subset must be a list of item ids"),
+        ('{"text": "x", "relevant": ["a"], "subset": ["b"]}', "no relevant item is in the subset"),
+        ('{"text": "x", "relevant": ["a"], "reference": 7}', '"reference" must be a text'),
+        ('{"text": "x", "relevant": ["a"], "reference": "a"}', "cannot be relevant"),
+        ('{"text": "x", "relevant": ["a"], "group": " "}', '"group" must be a text'),
+        ('{"text": "x", "relevant": ["a"], "filters": ["a"]}', "valid dictionary"),
     ],
 )
 def test_broken_line_is_named(tmp_path, line, message):

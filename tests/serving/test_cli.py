@@ -21,6 +21,7 @@ COMMANDS = [
     "describe",
     "search",
     "eval",
+    "convert",
     "train",
     "train builtin",
     "doctor",

@@ -115,6 +115,44 @@ def test_eval(genmm, built, tmp_path):
     assert (json.loads(out)["budget"], json.loads(out)["budget_ms"]) == (9, 5000)
 
 
+def test_eval_of_composed_queries(genmm, built, tmp_path):
+    queries, run = tmp_path / "queries.jsonl", tmp_path / "run.trec"
+    lines = [
+        {
+            "id": f"q{n}",
+            "text": TEXTS[n],
+            "relevant": [f"t{n}"],
+            "reference": f"t{(n + 1) % 6}",
+            "subset": [f"t{m}" for m in range(6) if m != (n + 3) % 6],
+            "group": f"half {n // 3}",
+        }
+        for n in range(6)
+    ]
+    # The last one: its subset holds what the index lacks, its filter few items.
+    lines[5] |= {"subset": ["t5", "t4", "gone"], "filters": {"half": 1}, "reference": "t3"}
+    queries.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    code, out, err = genmm("eval", built, queries, "-k", "1,5", "--run", run, "--json", "-q")
+    assert code == 0, err
+    data = json.loads(out)
+    # Five items are left without the reference; of the subset four, and of the last two.
+    assert data["recall@5"] == 100.0
+    assert 0 <= data["subset@1"] <= data["subset@2"] <= data["subset@3"] <= 100
+    assert data["mean_recall@5_subset@1"] == pytest.approx((100 + data["subset@1"]) / 2, abs=1e-3)
+    assert data["missing_subset"] == 1
+    assert list(data["groups"]) == ["half 0", "half 1"]
+    assert data["mean_of_groups"]["recall@5"] == 100.0
+    found = [line.split() for line in run.read_text().splitlines()]
+    by_query = {line["id"]: {row[2] for row in found if row[0] == line["id"]} for line in lines}
+    for line in lines[:5]:
+        assert by_query[line["id"]] == {f"t{n}" for n in range(6)} - {line["reference"]}
+    assert by_query["q5"] == {"t4", "t5"}
+    code, out, err = genmm("eval", built, queries, "-k", "1", "--verify", "off", "-q")
+    assert code == 0, err
+    assert "mean of groups" in out
+    assert "subset@1" in out
+    assert "1 members of subsets" in out
+
+
 def test_damage_is_named_and_exits_2(genmm, built):
     largest = max(built.glob("generations/*/*"), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())

@@ -18,16 +18,29 @@ Direction = Literal["text-to-image", "image-to-text"]
 RecallKind = Literal["any", "fraction"]
 
 _CAPTIONED = {"id", "image", "captions", "text", "title", "metadata"}
-_QUERY = {"id", "text", "image", "relevant"}
+_QUERY = {"id", "text", "image", "relevant", "reference", "subset", "filters", "group"}
 
 
 @dataclass(frozen=True)
 class EvalQuery:
-    """A query and the ids of the items that answer it."""
+    """A query and the ids of the items that answer it.
+
+    Attributes:
+        id: Unique within the file.
+        query: What is asked.
+        relevant: Ids of the items that answer it.
+        reference: The item that the query's picture shows, if it is left out of what is found.
+        subset: Ids of the few items among which the answer is looked for once more; they may
+            hold the reference, which is left out there too.
+        group: What the query belongs to, if figures are wanted by group as well.
+    """
 
     id: str
     query: Query
     relevant: frozenset[str]
+    reference: str | None = None
+    subset: frozenset[str] = frozenset()
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,9 @@ def read_queries(
 
     Args:
         path: A JSONL file of query lines `{"id"?, "text"?, "image"?, "relevant": [ids]}` or of
-            captioned-images lines `{"id", "image", "captions": [...]}`, or a BEIR folder.
+            captioned-images lines `{"id", "image", "captions": [...]}`, or a BEIR folder. A
+            query line may also have `"filters"` (as of `Query`), and `"reference"` (an id),
+            `"subset"` ([ids]) and `"group"` as `EvalQuery` has them.
         direction: For captioned lines: each caption asks for its picture, or each picture asks
             for its captions (items `<id>#<n>`, as `--items captions` indexes them).
         limit: Take a sample of at most so many queries.
@@ -93,7 +108,7 @@ def read_queries(
         raise SourceError(
             f"{path} holds no query", "a query line has text or image, and relevant ids"
         )
-    _refuse_duplicates(path, found)
+    refuse_duplicates(path, found)
     chosen = found
     if limit is not None and limit < len(found):
         rows = sorted(random.Random(seed).sample(range(len(found)), limit))
@@ -136,15 +151,29 @@ def _from_query(path: Path, number: int, line: dict[str, Any]) -> EvalQuery:
     _refuse_unknown(line, _QUERY)
     if "relevant" not in line:
         raise ValueError('the field "relevant" is absent')
-    relevant = line["relevant"]
-    if not isinstance(relevant, list) or not all(isinstance(r, str) for r in relevant):
-        raise ValueError("relevant must be a list of item ids")
+    relevant, subset = _ids(line, "relevant"), _ids(line, "subset")
+    reference, group = _optional(line, "reference"), _optional(line, "group")
     if not relevant:
         raise ValueError("relevant is empty, so the query cannot be judged")
+    if reference in relevant:
+        raise ValueError("the reference is left out, so that it cannot be relevant")
+    if subset and not subset & relevant:
+        raise ValueError("no relevant item is in the subset")
     image = None if line.get("image") is None else _beside(path, _text(line, "image"))
-    query = Query(text=line.get("text"), image=image)
-    name = str(number) if line.get("id") is None else _text(line, "id")
-    return EvalQuery(name, query, frozenset(relevant))
+    query = Query(text=line.get("text"), image=image, filters=line.get("filters") or {})
+    name = _optional(line, "id") or str(number)
+    return EvalQuery(name, query, relevant, reference, subset, group)
+
+
+def _ids(line: dict[str, Any], field: str) -> frozenset[str]:
+    ids = [] if line.get(field) is None else line[field]
+    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+        raise ValueError(f"{field} must be a list of item ids")
+    return frozenset(ids)
+
+
+def _optional(line: dict[str, Any], field: str) -> str | None:
+    return None if line.get(field) is None else _text(line, field)
 
 
 def _read_beir(folder: Path, split: str) -> list[EvalQuery]:
@@ -203,7 +232,12 @@ def _refuse_unknown(line: dict[str, Any], known: set[str]) -> None:
         raise ValueError(f'unknown field "{unknown[0]}" (known: {", ".join(sorted(known))})')
 
 
-def _refuse_duplicates(path: Path, queries: list[EvalQuery]) -> None:
+def refuse_duplicates(path: Path, queries: Sequence[EvalQuery]) -> None:
+    """Refuse two queries of one id.
+
+    Raises:
+        SourceError: If there are; the file and the id are named.
+    """
     seen: set[str] = set()
     for query in queries:
         if query.id in seen:

@@ -7,7 +7,7 @@ scores, because trec_eval breaks ties by item id and not by rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
@@ -146,7 +146,7 @@ def write_run(path: str | Path, run: ScoredRun, *, tag: str = "genmm") -> None:
             f"{_encoded(query_id)} Q0 {_encoded(item)} {rank} {score:.9g} {tag}\n"
             for rank, ((item, _), score) in enumerate(zip(found, scores, strict=True), start=1)
         ]
-    _write(Path(path), lines)
+    write_lines(path, lines)
 
 
 def write_qrels(path: str | Path, queries: Sequence[EvalQuery]) -> None:
@@ -155,8 +155,8 @@ def write_qrels(path: str | Path, queries: Sequence[EvalQuery]) -> None:
     Raises:
         StorageError: If the file cannot be written.
     """
-    _write(
-        Path(path),
+    write_lines(
+        path,
         [
             f"{_encoded(query.id)} 0 {_encoded(item)} 1\n"
             for query in queries
@@ -215,7 +215,13 @@ def _decoded(name: str) -> str:
     return unquote(name, errors="surrogatepass")
 
 
-def _write(path: Path, lines: Sequence[str]) -> None:
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write a text file of UTF-8; its folder is made.
+
+    Raises:
+        StorageError: If the file cannot be written.
+    """
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines), encoding="utf-8")

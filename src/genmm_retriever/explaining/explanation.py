@@ -128,12 +128,14 @@ class AskedQuery(_Frozen):
         has_image: Whether there was a picture.
         filters: Metadata that hits had to have.
         kind: Only pictures, or only texts.
+        ids: Among which items alone it was looked; None for all.
     """
 
     text: str | None
     has_image: bool
     filters: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     kind: Kind | None = None
+    ids: tuple[str, ...] | None = None
 
 
 class Explanation(_Frozen):

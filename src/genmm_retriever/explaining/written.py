@@ -64,6 +64,7 @@ def explain_written(
             has_image=query.image is not None,
             filters=query.filters,
             kind=query.kind,
+            ids=query.ids,
         ),
         hits=explained,
         verify=verify,

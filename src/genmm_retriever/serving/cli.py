@@ -10,6 +10,7 @@ import typer
 
 from . import (
     commands_ask,
+    commands_convert,
     commands_describe,
     commands_index,
     commands_other,
@@ -53,6 +54,7 @@ commands_other.register_demo(app)
 commands_index.register(app)
 commands_ask.register(app)
 commands_describe.register(app)
+commands_convert.register(app)
 commands_train.register(app)
 commands_serve.register(app)
 commands_other.register(app)

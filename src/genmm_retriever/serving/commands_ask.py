@@ -238,7 +238,8 @@ def evaluate(
     """Measure recall, reciprocal rank and time, one query at a time.
 
     Recalls are percent. candidates@k is the recall of the first stage, unverified@k that of its
-    order before verification, both from the same run.
+    order before verification, both from the same run; subset@k that among the subset that a
+    query names.
     """
     from ..corpus.store import IndexReader
     from ..evaluation import evaluate as ask_all
@@ -251,8 +252,8 @@ def evaluate(
     asked = read_queries(queries, direction=direction.value, limit=limit, seed=seed, split=split)
     reader = IndexReader.open(index)
     try:
-        relevant: frozenset[str] = frozenset().union(*(query.relevant for query in asked))
-        known = frozenset(name for name in relevant if reader.row(name) is not None)
+        named = frozenset().union(*(query.relevant | query.subset for query in asked))
+        known = frozenset(name for name in named if reader.row(name) is not None)
     finally:
         reader.close()
     with GenerativeMMRetriever.from_index(

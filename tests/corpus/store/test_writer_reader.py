@@ -137,6 +137,28 @@ def test_select(tmp_path, builder):
         assert select({"absent": 1}) == []
 
 
+def test_select_by_ids(tmp_path, builder):
+    names = [f"i{n}" for n in range(1200)]
+    items = [Item(id=name, text="t", metadata={"odd": n % 2}) for n, name in enumerate(names)]
+    with IndexWriter.create(tmp_path / "x", builder.SETTINGS) as writer:
+        writer.stage_items([*items, Item(id="p", image="p.png")])
+        writer.publish(require=None)
+    with IndexReader.open(tmp_path / "x") as reader:
+
+        def select(ids, **conditions):
+            return reader.select(**conditions, ids=ids).tolist()
+
+        assert reader.select(ids=()).dtype == np.int64
+        assert select(()) == []
+        assert select(["i7", "i2", "i7"]) == [2, 7]
+        # More than one statement takes, and more than there are.
+        assert select([*reversed(names), "p", *(f"x{n}" for n in range(1000))]) == [*range(1201)]
+        assert select(["absent", "caf\udce9", "i3' OR '1'='1"]) == []
+        assert select(["i1", "i2", "i3", "p"], filters={"odd": 1}) == [1, 3]
+        assert select(["i1", "p"], kind="image") == [1200]
+        assert select(["i1"], kind="image") == []
+
+
 def test_staging_is_invisible_until_published(index, builder):
     with IndexReader.open(index) as reader:
         with IndexWriter.open(index) as writer:

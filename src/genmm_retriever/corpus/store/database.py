@@ -13,14 +13,14 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from genmm_retriever.corpus.store.files import DAMAGED_HINT
 from genmm_retriever.corpus.store.records import Description, IdentifierRecord
 from genmm_retriever.errors import IndexDamagedError
-from genmm_retriever.schema import Item, Kind, Scalar
+from genmm_retriever.schema import Item, Kind, Scalar, is_unicode
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS staged_arrays(
 """
 ROW_TABLES = ("items", "metadata", "features", "descriptions", "identifiers")
 _CHUNK = 500
+T = TypeVar("T")
 
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
@@ -119,8 +120,13 @@ def encode_identifier(record: IdentifierRecord) -> tuple[str, bytes, bytes, int]
 
 def chunks(rows: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
     """Parts of a list of rows that fit an SQL statement, with their placeholders."""
-    for start in range(0, len(rows), _CHUNK):
-        part = [int(row) for row in rows[start : start + _CHUNK]]
+    for marks, part in _parts(rows):
+        yield marks, [int(row) for row in part]
+
+
+def _parts(values: Sequence[T]) -> Iterator[tuple[str, list[T]]]:
+    for start in range(0, len(values), _CHUNK):
+        part = list(values[start : start + _CHUNK])
         yield "(" + ",".join("?" * len(part)) + ")", part
 
 
@@ -234,6 +240,16 @@ class Tables:
         sql = "SELECT payload, crc FROM documents WHERE name=?"
         found = self.run(sql, (name,)).fetchone()
         return None if found is None else self._verified(found[0], found[1], name)
+
+    def rows_of(self, ids: Sequence[str]) -> np.ndarray:
+        """Rows of those ids that are there, ascending, int64."""
+        # What is no Unicode cannot be stored, so it names nothing.
+        wanted = sorted({item_id for item_id in ids if is_unicode(item_id)})
+        found: list[int] = []
+        for marks, part in _parts(wanted):
+            sql = f"SELECT row FROM items WHERE id IN {marks}"
+            found += [row for (row,) in self.run(sql, part)]
+        return np.array(sorted(found), dtype=np.int64)
 
     def rows_where(
         self, filters: dict[str, Scalar | list[Scalar]], kind: Kind | None

@@ -230,20 +230,32 @@ class IndexReader:
         return self._live
 
     def select(
-        self, filters: dict[str, Scalar | list[Scalar]] | None = None, kind: Kind | None = None
+        self,
+        filters: dict[str, Scalar | list[Scalar]] | None = None,
+        kind: Kind | None = None,
+        ids: Sequence[str] | None = None,
     ) -> np.ndarray | None:
         """Rows that fulfil every condition.
 
-        A list as condition means "one of"; an item whose metadata is a list matches when any
-        of its values does. `1` equals `1.0` and not `True`; None matches an explicit null.
+        Args:
+            filters: Metadata. A list as condition means "one of"; an item whose metadata is a
+                list matches when any of its values does. `1` equals `1.0` and not `True`; None
+                matches an explicit null.
+            kind: Only pictures, or only texts.
+            ids: Only these items; ids that the index lacks are passed over.
 
         Returns:
             Rows, ascending, int64, or None if there is no condition (all rows).
         """
-        if not filters and kind is None:
+        if not filters and kind is None and ids is None:
             return None
         with self._reading() as tables:
-            return tables.rows_where(filters or {}, kind)
+            if ids is None:
+                return tables.rows_where(filters or {}, kind)
+            named = tables.rows_of(ids)
+            if not filters and kind is None:
+                return named
+            return np.intersect1d(named, tables.rows_where(filters or {}, kind))
 
     def features(self, rows: Sequence[int]) -> np.ndarray | None:
         """Features of rows, `[n, ...]` half precision, or None if any row has none."""
