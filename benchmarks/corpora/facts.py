@@ -26,6 +26,9 @@ AGREED = 2
 """Captions that must agree in a fact."""
 UNUSUAL = frozenset(("night", "sunset", "snow", "stage"))
 """Scenes that people hardly ever leave unsaid."""
+_NEAR = frozenset(
+    "near nearby beside behind past by toward towards above overlooking body next".split()  # noqa: SIM905
+)
 LAIRS = frozenset(("couch", "sofa", "bed", "bench", "leash"))
 """What animals are on; what else is ridden has somebody else on it."""
 
@@ -69,6 +72,8 @@ def stated(words: Sequence[str], subject: str) -> dict[Fact, str]:
 
 def _is_theirs(words: Sequence[str], place: int, subject: str, kind: Kind, phrase: str) -> bool:
     """Whether a word's fact can be one of the subject's."""
+    if phrase.startswith(("in ", "on ")) and _is_elsewhere(words, place):
+        return False
     if kind == "scene":
         return True
     if lexicon().subjects.get(words[place]) == subject:
@@ -78,6 +83,12 @@ def _is_theirs(words: Sequence[str], place: int, subject: str, kind: Kind, phras
         return False
     beside = kind == "object" and first in ("with", "by", "at")
     return beside or _is_about(words, place, subject)
+
+
+def _is_elsewhere(words: Sequence[str], place: int) -> bool:
+    """Whether a caption says that the subject is near a place and not in or on it."""
+    near = not _NEAR.isdisjoint(words[max(0, place - 3) : place])
+    return near or "background" in words[place + 1 : place + 4]
 
 
 def _is_about(words: Sequence[str], place: int, subject: str) -> bool:

@@ -38,6 +38,9 @@ def phrases(caption, subject):
         ("A man watches a woman in a red coat jumping", "man", ["watching"]),
         ("A boy on a bike passes a dog", "dog", []),
         ("A dog chases a running boy", "boy", ["with a dog", "running"]),
+        # Near a place is not in it.
+        ("A dog stands near the water", "dog", ["standing"]),
+        ("Two dogs with a lake and grass in the background", "dog", ["two", "at a lake"]),
         # Compounds say something else than their words.
         ("A dog with a tennis ball", "dog", ["with a ball"]),
         ("A boy in a baseball cap with his arms in the air", "boy", ["in a cap"]),
