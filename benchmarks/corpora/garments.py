@@ -44,7 +44,7 @@ _PHRASINGS = (
     "{a} of this colour",
     "not this, but {a} in that colour",
     "same colour, {a} instead",
-    "{a} that matches this in colour",
+    "{a} in a matching colour",
 )
 
 
