@@ -59,6 +59,24 @@ def vectors(
     paths, captions = paths[:limit], captions[:limit]
     texts = [text for own in captions for text in own]
 
+    def read(some: Sequence[Any]) -> NDArray[Any]:
+        nonlocal sentences
+        sentences = sentences or MiniLMEncoder()
+        return sentences.encode(list(some))
+
+    grid = grid_features(paths, model, cache)
+    spoken = _kept(cache, "sentences", ["MiniLM" if sentences is None else sentences.name, *texts],
+                   texts, read)  # fmt: skip
+    return Captioned.of(grid, spoken, captions)
+
+
+def grid_features(paths: Sequence[Path], model: Any, cache: Path) -> NDArray[Any]:
+    """Features of pictures as the model sees them, [n, cells, d], kept between runs.
+
+    Raises:
+        Skipped: If the model has no features that can be kept.
+    """
+
     def see(some: Sequence[Any]) -> NDArray[Any]:
         features = model.encode_images([open_image(path) for path in some])
         if features is None:
@@ -66,17 +84,9 @@ def vectors(
         grid: NDArray[Any] = features.numpy()
         return grid
 
-    def read(some: Sequence[Any]) -> NDArray[Any]:
-        nonlocal sentences
-        sentences = sentences or MiniLMEncoder()
-        return sentences.encode(list(some))
-
     # A file's size and time are in its name: other pictures under the same names are other ones.
     stats = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    grid = _kept(cache, "features", [model.fingerprint, *stats], paths, see)
-    spoken = _kept(cache, "sentences", ["MiniLM" if sentences is None else sentences.name, *texts],
-                   texts, read)  # fmt: skip
-    return Captioned.of(grid, spoken, captions)
+    return _kept(cache, "features", [model.fingerprint, *stats], paths, see)
 
 
 def _kept(

@@ -119,6 +119,46 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def paired_difference(
+    values: np.ndarray,
+    others: np.ndarray,
+    *,
+    samples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """How much higher one way of asking the same queries scores than another.
+
+    Queries are drawn together with both of their values (paired bootstrap), so that what makes a
+    query hard for both ways does not widen the interval.
+
+    Args:
+        values: Of each query in one way, [n].
+        others: Of the same queries in the same order in the other way, [n].
+        samples: How often n queries are drawn with replacement.
+        level: Share of the sampled differences inside the interval.
+        seed: Of the draws.
+
+    Returns:
+        The difference of the means, and the interval's lower and upper end, in the values' unit.
+
+    Raises:
+        InputError: If the two are not of the same queries, or there is none.
+
+    Examples:
+        >>> paired_difference(np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, -1.0]))
+        (1.0, 1.0, 1.0)
+    """
+    if values.shape != others.shape or values.ndim != 1 or not len(values):
+        raise InputError(
+            f"values of shape {values.shape} cannot be paired with values of {others.shape}",
+            "give one value a query for both, in the same order",
+        )
+    differences = values.astype(np.float64) - others.astype(np.float64)
+    low, high = bootstrap_interval(differences, samples=samples, level=level, seed=seed)
+    return float(differences.mean()), low, high
+
+
 def intervals(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, tuple[float, float]]:
     """95% bootstrap intervals in the units of `mean_metrics`."""
     bounds = {name: bootstrap_interval(value, seed=seed) for name, value in values.items()}
