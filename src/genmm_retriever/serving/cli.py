@@ -8,7 +8,14 @@ from typing import Annotated, Any, Protocol, cast
 
 import typer
 
-from . import commands_ask, commands_index, commands_other, commands_serve, commands_train
+from . import (
+    commands_ask,
+    commands_index,
+    commands_other,
+    commands_serve,
+    commands_train,
+    commands_triplets,
+)
 from .console import INTERRUPTED, PROGRAM, fail
 
 app = typer.Typer(
@@ -45,6 +52,7 @@ def _root(
 commands_other.register_demo(app)
 commands_index.register(app)
 commands_ask.register(app)
+commands_triplets.register(app)
 commands_train.register(app)
 commands_serve.register(app)
 commands_other.register(app)
