@@ -22,6 +22,7 @@ COMMANDS = [
     "search",
     "eval",
     "convert",
+    "triplets",
     "train",
     "train builtin",
     "doctor",
@@ -208,6 +209,45 @@ def test_train_says_what_it_did(genmm, monkeypatch, tmp_path, published):
     data = json.loads(out)
     assert data["published"] is published
     assert data["before"] == {"loss": 2.0, "recall": {"1": 30.0, "5": 60.0, "10": 80.0}}
+
+
+def test_triplets_are_written_and_trained_on(genmm, monkeypatch, tmp_path):
+    training = pytest.importorskip("genmm_retriever.training")
+    seen = {}
+
+    def synthesize_triplets(path, output, **options):
+        seen.update(options, path=path, output=output)
+        return training.TripletReport(5, 4, 2, 9, {"unfit": 3, "caption": 1}, "rule", 2.0)
+
+    def train_index(path, **options):
+        seen.update(options)
+        composed = training.Figures(3.0, {"1": 10.0})
+        figures = training.Figures(2.0, {"1": 30.0}, composed)
+        return training.TrainingReport(
+            *(True, 9, 40, 9, 12, 8, 3.0, figures, figures),
+            composed=7,
+            held_composed=2,
+            passed_over=1,
+        )
+
+    monkeypatch.setattr(training, "synthesize_triplets", synthesize_triplets)
+    monkeypatch.setattr(training, "train_index", train_index)
+    output = tmp_path / "t.jsonl"
+    arguments = ("triplets", tmp_path, "-o", output, "--per-item", 2, "--limit", 9)
+    code, out, err = genmm(*arguments, "--category", "kind", "--seed", 3, "-q")
+    assert code == 0, err
+    assert "5 triplets" in out
+    assert "dropped  unfit 3, caption 1" in out
+    assert (seen["per_item"], seen["limit"], seen["category"], seen["seed"]) == (2, 9, "kind", 3)
+    assert not seen["progress"]
+    code, out, _ = genmm(*arguments, "--json")
+    assert json.loads(out)["dropped"] == {"unfit": 3, "caption": 1}
+    assert genmm("triplets", tmp_path)[0] == 2
+    code, out, err = genmm("train", tmp_path, "--triplets", output, "--triplets", "u.jsonl", "-q")
+    assert code == 0, err
+    assert [path.name for path in seen["triplets"]] == ["t.jsonl", "u.jsonl"]
+    assert "composed: loss 3.000, R@1 10.0" in out
+    assert "7 composed queries of triplets, 2 more held out, 1 passed over" in out
 
 
 def test_train_names_what_is_wrong(genmm, tmp_path):

@@ -168,7 +168,7 @@ def test_captions_ask_for_pictures_and_pictures_for_captions(build, noise, tmp_p
         corpus = Corpus(reader)
         pairs = make_pairs(corpus, written(tmp_path, model, corpus), found, seed=0)
         [pair] = [one for one in pairs.new if one.rows == (2, 3)]
-        prompt = pair.prompt(model)
+        prompt = pair.prompt(model, corpus)
         assert np.array_equal(prompt.parts[0].image, noise(20, 20, seed=1))
         steps = Curriculum(corpus, pairs, model)
         looked = [

@@ -16,6 +16,7 @@ from . import (
     commands_other,
     commands_serve,
     commands_train,
+    commands_triplets,
 )
 from .console import INTERRUPTED, PROGRAM, fail
 
@@ -55,6 +56,7 @@ commands_index.register(app)
 commands_ask.register(app)
 commands_describe.register(app)
 commands_convert.register(app)
+commands_triplets.register(app)
 commands_train.register(app)
 commands_serve.register(app)
 commands_other.register(app)

@@ -52,6 +52,10 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="JSONL of captions or queries that people wrote."),
     ] = None,
+    triplets: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="JSONL of `genmm triplets`; may be given repeatedly."),
+    ] = None,
     epochs: Annotated[
         float | None, typer.Option(min=0.01, help="Passes over all pairs; 3, or 2 up to 100 items.")
     ] = None,
@@ -87,6 +91,7 @@ def train(
     report = train_index(
         index,
         texts=texts,
+        triplets=triplets or None,
         epochs=epochs,
         minutes=minutes,
         steps=steps,
@@ -110,6 +115,10 @@ def _told(index: Path, report: TrainingReport) -> str:
         f"{report.held_out} held-out queries; {report.pairs} pairs an epoch, {report.steps} steps, "
         f"the best after {report.best_step}; {report.seconds:.0f} s",
     ]
+    if report.composed:
+        passed = f", {report.passed_over} passed over" if report.passed_over else ""
+        held = f"{report.held_composed} more held out{passed}"
+        lines.append(f"{report.composed} composed queries of triplets, {held}")
     if report.published:
         lines.append(f"{printable(str(index))} answers with the trained model now")
     else:

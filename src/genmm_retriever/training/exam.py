@@ -12,6 +12,7 @@ from torch import Tensor
 from genmm_retriever.building import null_scorer
 from genmm_retriever.constraints.trie import TokenTrie
 from genmm_retriever.decoding.aggregate import aggregate
+from genmm_retriever.decoding.config import BeamConfig
 from genmm_retriever.decoding.search import constrained_beam_search
 from genmm_retriever.finding import IDENTIFIER_BEAMS, beam_config
 from genmm_retriever.models.base import MLLM, Prompt
@@ -35,23 +36,42 @@ class Figures:
         loss: Mean negative log-likelihood of an identifier's token given its query, in nats.
         recall: Share of queries that find an item of theirs among the first k, in percent, by
             k (1, 5, 10) as text; empty if nothing was searched.
+        composed: The same of composed queries, a picture with a change asked for, which the
+            others are without; None if none were held out.
     """
 
     loss: float
     recall: dict[str, float]
+    composed: Figures | None = None
 
     @property
     def mean_recall(self) -> float:
-        """The mean over the cut-offs, in percent: what trainings are compared by."""
-        return sum(self.recall.values()) / max(1, len(self.recall))
+        """The mean over the cut-offs, in percent: what trainings are compared by.
+
+        Where composed queries were held out, the mean of theirs and the others'.
+        """
+        own = sum(self.recall.values()) / max(1, len(self.recall))
+        return own if self.composed is None else (own + self.composed.mean_recall) / 2
+
+    @property
+    def mean_loss(self) -> float:
+        """The loss, or the mean of the two kinds of queries'."""
+        return self.loss if self.composed is None else (self.loss + self.composed.loss) / 2
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Figures:
+        """What `to_json` gave."""
+        composed = kept.get("composed")
+        return cls(kept["loss"], kept["recall"], composed and cls.from_json(composed))
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
+        """As a JSON object; without `composed` if there is none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
         recalls = [f"R@{k} {value:.1f}" for k, value in self.recall.items()]
-        return ", ".join([f"loss {self.loss:.3f}", *recalls])
+        own = ", ".join([f"loss {self.loss:.3f}", *recalls])
+        return own if self.composed is None else f"{own}; composed: {self.composed}"
 
 
 class Exam:
@@ -65,11 +85,19 @@ class Exam:
         corpus: The index.
         held: The queries.
         seed: Of the sample.
+        composed: Composed queries, examined on their own.
     """
 
-    def __init__(self, corpus: Corpus, held: Sequence[Pair], *, seed: int = 0) -> None:
-        self.corpus, self.held = corpus, list(held)
-        own = sorted({row for pair in held for row in pair.rows})
+    def __init__(
+        self,
+        corpus: Corpus,
+        held: Sequence[Pair],
+        *,
+        seed: int = 0,
+        composed: Sequence[Pair] = (),
+    ) -> None:
+        self.corpus, self.held, self.composed = corpus, list(held), list(composed)
+        own = sorted({row for pair in (*held, *composed) for row in pair.rows})
         others = sorted(set(corpus.rows) - set(own))
         more = min(len(others), max(0, POOL - len(own)))
         self.pool = sorted([*own, *random.Random(f"{seed}-pool").sample(others, more)])
@@ -81,23 +109,42 @@ class Exam:
             model: The model, with or without LoRA layers.
             search: Whether to search too; the loss alone costs a tenth of it.
         """
-        asked = [(pair, prompt) for pair in self.held if (prompt := pair.prompt(model))]
+        kinds = [self._asked(model, pairs) for pairs in (self.held, self.composed)]
+        losses = [self._loss(model, asked) for asked in kinds]
+        recalls = self._recalls(model, kinds) if search else [{}, {}]
+        composed = Figures(losses[1], recalls[1]) if kinds[1] else None
+        return Figures(losses[0], recalls[0], composed)
+
+    def _asked(self, model: TransformersMLLM, pairs: Sequence[Pair]) -> list[tuple[Pair, Prompt]]:
+        prompts = ((pair, pair.prompt(model, self.corpus)) for pair in pairs)
+        return [(pair, prompt) for pair, prompt in prompts if prompt]
+
+    def _loss(self, model: TransformersMLLM, asked: Sequence[tuple[Pair, Prompt]]) -> float:
         lessons = [
             Lesson(prompt, [list(a) for row in pair.rows for a in self.corpus.answers[row]])
             for pair, prompt in asked
         ]
-        loss = Learner(model).loss(lessons)
-        return Figures(loss, self._recall(model, asked) if search else {})
+        return Learner(model).loss(lessons)
 
-    def _recall(
-        self, model: TransformersMLLM, asked: Sequence[tuple[Pair, Prompt]]
-    ) -> dict[str, float]:
+    def _recalls(
+        self, model: TransformersMLLM, kinds: Sequence[Sequence[tuple[Pair, Prompt]]]
+    ) -> list[dict[str, float]]:
+        """The recall of each kind of queries, over one trie."""
         sequences = [list(tokens) for row in self.pool for tokens in self.corpus.answers[row]]
         rows = [row for row in self.pool for _ in self.corpus.answers[row]]
         null = [scores.tolist() for scores in null_logprobs(model, sequences)]
         trie = TokenTrie.build(sequences, rows, null)
         debias = Calibration.of(model).debias
         beam = beam_config(self.corpus.reader, model, IDENTIFIER_BEAMS, debias)
+        return [self._recall(model, asked, trie, beam) for asked in kinds]
+
+    def _recall(
+        self,
+        model: TransformersMLLM,
+        asked: Sequence[tuple[Pair, Prompt]],
+        trie: TokenTrie,
+        beam: BeamConfig,
+    ) -> dict[str, float]:
         best: list[int] = []
         for start in range(0, len(asked), _QUERIES_AT_ONCE):
             batch = asked[start : start + _QUERIES_AT_ONCE]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from genmm_retriever.describing import identify_prompt, null_prompt, query_given_item_prompt
 from genmm_retriever.describing.prompts import style_of
@@ -27,16 +27,22 @@ class Pair:
         text: Its words, or None.
         image: Its picture, or None.
         rows: Rows of the items, at least one.
+        looked: Row of the index whose picture is the query's, instead of `image`; or None.
     """
 
     text: str | None
     image: ImageRef | None
     rows: tuple[int, ...]
+    looked: int | None = None
 
-    def prompt(self, model: MLLM) -> Prompt | None:
+    def prompt(self, model: MLLM, corpus: Corpus) -> Prompt | None:
         """What retrieval asks for this query; None if its picture cannot be opened."""
         part = None
-        if self.image is not None:
+        if self.looked is not None:
+            part = corpus.picture(self.looked)
+            if part is None:
+                return None
+        elif self.image is not None:
             part = open_part(self.image)
             features = None
             if part is not None and part.image is not None:
@@ -63,12 +69,17 @@ class Pairs:
         new: Seen in every epoch.
         old: Of items that an earlier training knew; replayed by a share.
         held: Never learnt from.
+        composed: Pictures with a change asked for, of triplets; an epoch has at most as many of
+            them as of the others.
+        held_composed: Such, never learnt from.
         said: What may follow when a row's item is described: queries written for it.
     """
 
     new: list[Pair] = field(default_factory=list)
     old: list[Pair] = field(default_factory=list)
     held: list[Pair] = field(default_factory=list)
+    composed: list[Pair] = field(default_factory=list)
+    held_composed: list[Pair] = field(default_factory=list)
     said: dict[int, list[str]] = field(default_factory=dict)
 
 
@@ -92,7 +103,10 @@ class Curriculum:
         self, corpus: Corpus, pairs: Pairs, model: MLLM, *, seed: int = 0, replay: float = 1.0
     ) -> None:
         self.corpus, self.pairs, self.model, self.seed = corpus, pairs, model, seed
-        self.replayed = min(len(pairs.old), round(replay * len(pairs.new)))
+        fresh = len(pairs.new) + len(pairs.composed)
+        self.replayed = min(len(pairs.old), round(replay * fresh))
+        others = len(pairs.new) + self.replayed
+        self.mixed = min(len(pairs.composed), others or fresh)
         self.pictures = [row for row in corpus.rows if corpus.is_picture(row)]
         self.spoken = [row for row in corpus.rows if self._said(row)]
         self._kept: tuple[int, list[Pair]] = (-1, [])
@@ -108,7 +122,7 @@ class Curriculum:
     @property
     def epoch_pairs(self) -> int:
         """Pairs of an epoch."""
-        return len(self.pairs.new) + self.replayed
+        return len(self.pairs.new) + self.replayed + self.mixed
 
     @property
     def epoch_steps(self) -> int:
@@ -132,6 +146,7 @@ class Curriculum:
         if self._kept[0] != epoch:
             rng = random.Random(f"{self.seed}-epoch-{epoch}")
             pairs = [*self.pairs.new, *rng.sample(self.pairs.old, self.replayed)]
+            pairs += rng.sample(self.pairs.composed, self.mixed)
             rng.shuffle(pairs)
             self._kept = epoch, pairs
         return self._kept[1]
@@ -149,8 +164,8 @@ class Curriculum:
     def _find(self, pair: Pair, rng: random.Random) -> Lesson | None:
         if pair.text is not None and rng.random() < 0.5:
             # Users write in any case, with or without a full stop.
-            pair = Pair(pair.text.lower().rstrip(" .") or pair.text, pair.image, pair.rows)
-        prompt = pair.prompt(self.model)
+            pair = replace(pair, text=pair.text.lower().rstrip(" .") or pair.text)
+        prompt = pair.prompt(self.model, self.corpus)
         return None if prompt is None else Lesson(prompt, self._answers(pair.rows, rng))
 
     def _answers(self, rows: Sequence[int], rng: random.Random) -> list[list[int]]:

@@ -264,7 +264,7 @@ def _examine(adapted: Adapted, exam: Exam, keeper: _Keeper, *, search: bool) -> 
     done, folder = keeper.done, keeper.folder
     figures = exam.sit(adapted.mllm, search=search)
     best = None if done.best is None else figures_at(done, done.best)
-    better = best is None or (figures.mean_recall, -figures.loss) > (best.mean_recall, -best.loss)
+    better = best is None or _rank(figures) > _rank(best)
     if better:
         fresh = folder / "best-new"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -276,9 +276,13 @@ def _examine(adapted: Adapted, exam: Exam, keeper: _Keeper, *, search: bool) -> 
         done.best, done.since_best = (done.step, 0) if better else (done.best, done.since_best + 1)
 
 
+def _rank(figures: Figures) -> tuple[float, float]:
+    return figures.mean_recall, -figures.mean_loss
+
+
 def figures_at(done: Progress, step: int) -> Figures:
     """What the examination after a step found."""
-    return Figures(**dict(done.history)[step])
+    return Figures.from_json(dict(done.history)[step])
 
 
 def _show(bar: Any, done: Progress) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,18 @@ from genmm_retriever.models.loading import load_model
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 from genmm_retriever.training.corpus import Corpus
 from genmm_retriever.training.exam import Exam, Figures
-from genmm_retriever.training.lessons import Curriculum, Pairs
+from genmm_retriever.training.lessons import Curriculum, Pair, Pairs
 from genmm_retriever.training.loop import Progress, Schedule, run
 from genmm_retriever.training.lora import Adapted
+from genmm_retriever.training.options import TrainingOptions, TrainingReport
 from genmm_retriever.training.pairs import SMALL, make_pairs, queries_per_item
 from genmm_retriever.training.publishing import DOCUMENT, publish_adapter
 from genmm_retriever.training.queries import QueryBook, write_queries
 from genmm_retriever.training.texts import HumanQuery, read_texts
+from genmm_retriever.training.triplets.book import KnownTriplet, read_triplets
+from genmm_retriever.training.triplets.pairs import composed_pairs
 
+Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 FOLDER = "training"
 _EXAMINATIONS = 3
 _FEW_STEPS = 200
@@ -38,73 +40,12 @@ _SMALL_MODEL = 1_000_000_000
 """Weights below which a model takes larger steps."""
 
 
-@dataclass(frozen=True)
-class TrainingReport:
-    """What a training did.
-
-    Args:
-        published: Whether the index has the new adapter now.
-        items: Items of the index.
-        pairs: Pairs of a query and its identifiers that were learnt from.
-        held_out: Queries that were examined and never learnt from.
-        steps: Optimiser steps done.
-        best_step: The step whose weights were kept.
-        seconds: Of this call.
-        before: Figures of the model as it was.
-        after: Figures of the trained model, as it would be served.
-        adapter: What names the new adapter, or None.
-        notes: Notes beside the items that were learnt from.
-    """
-
-    published: bool
-    items: int
-    pairs: int
-    held_out: int
-    steps: int
-    best_step: int
-    seconds: float
-    before: Figures
-    after: Figures
-    adapter: str | None = None
-    notes: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As `genmm train --json` prints it."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How to train; see `train_index`.
-
-    Raises:
-        InputError: If a value is out of range.
-    """
-
-    epochs: float | None = None
-    minutes: float | None = None
-    steps: int | None = None
-    learning_rate: float | None = None
-    rank: int = 16
-    refresh: bool = False
-    replay: float = 1.0
-    seed: int = 0
-    notes: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "minutes", "steps", "learning_rate", "rank"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name} is {value!r}", "give a number above 0")
-        if not 0 <= self.replay < math.inf:
-            raise InputError(f"replay is {self.replay!r}", "give a number of at least 0")
-
-
 def train_index(
     path: str | os.PathLike[str],
     *,
     model: MLLM | str | None = None,
     texts: str | os.PathLike[str] | None = None,
+    triplets: Files | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
     steps: int | None = None,
@@ -133,6 +74,9 @@ def train_index(
         model: The model that the index was built with, or its name; None for the index's own.
             A model object is copied and stays as it is.
         texts: JSONL of captioned images or of queries about items of the index.
+        triplets: JSONL of `genmm triplets`, one file or several: the picture of one item and a
+            change lead to the identifiers of another (MTST, arXiv 2504.05316). Some are held
+            out and examined apart from the other queries; both kinds then count alike.
         epochs: Passes over the pairs; None for 3, or 2 for a corpus of up to 100 items.
         minutes: Stop after so many minutes of training.
         steps: Steps instead of epochs; a step shows 16 prompts.
@@ -150,8 +94,9 @@ def train_index(
 
     Raises:
         IndexNotFoundError: If there is no finished index at `path`.
-        InputError: If an option is out of range, or there is nothing to train.
-        SourceError: If `texts` cannot be read; the line is named.
+        InputError: If an option is out of range, no triplet is about pictures of the index, or
+            there is nothing to train.
+        SourceError: If `texts` or `triplets` cannot be read; the line is named.
         ModelError: If the model is not the index's, or cannot be trained.
         IndexLockedError: If another training or a writer is at work.
         MissingExtraError: If `peft` is not installed.
@@ -180,11 +125,19 @@ def train_index(
         lock = WriterLock(work)
         try:
             human = [] if texts is None else read_texts(Path(texts), reader.row)
+            known, missing = read_triplets(_files(triplets), reader.row)
             training = _Training(reader, _base_model(reader, model, device), work, options)
+            training.compose(known, missing)
             training.prepare(human, progress)
             return training.run(force=force, begun=begun, progress=progress, interrupt=interrupt)
         finally:
             lock.release()
+
+
+def _files(given: Files | None) -> list[str | os.PathLike[str]]:
+    if given is None:
+        return []
+    return [given] if isinstance(given, str | os.PathLike) else list(given)
 
 
 def _base_model(reader: IndexReader, model: MLLM | str | None, device: str | None) -> Any:
@@ -217,6 +170,8 @@ class _Training:
         if options.notes:
             noted = notes_by_row(reader)
             self.notes = {row: [note.text for note in noted[row]] for row in noted}
+        self.composed: tuple[list[Pair], list[Pair]] = [], []
+        self.passed_over = 0
         if options.refresh and self.present is None:
             raise InputError(
                 f"{str(reader.path)!r} was never trained, so there is nothing to refresh",
@@ -229,11 +184,24 @@ class _Training:
         trained = self.reader.json(DOCUMENT)["next_row"]
         return [row for row in self.corpus.rows if row < trained]
 
+    def compose(self, triplets: list[KnownTriplet], missing: int) -> None:
+        """Take up triplets of pictures; `missing` others were passed over."""
+        pictures = {row for row in self.corpus.rows if self.corpus.is_picture(row)}
+        seen = [one for one in triplets if {one.reference, one.target} <= pictures]
+        if triplets and not seen:
+            raise InputError(
+                f"the {len(triplets)} triplets are about items without pictures",
+                "give triplets of pictures, as `genmm triplets` writes them",
+            )
+        self.passed_over = missing + len(triplets) - len(seen)
+        self.composed = composed_pairs(seen, seed=self.options.seed)
+
     def prepare(self, human: list[HumanQuery], progress: bool) -> None:
         """Write what pseudo-queries are missing, and make the pairs."""
         old = self._old_rows()
         rows = self.corpus.rows
-        if self.options.refresh and len(old) == len(rows) and not human:
+        learnt, held = self.composed
+        if self.options.refresh and len(old) == len(rows) and not (human or learnt):
             raise InputError(
                 "nothing was added to the index since it was trained", "train without --refresh"
             )
@@ -254,6 +222,7 @@ class _Training:
         self.pairs = make_pairs(
             self.corpus, book, human, seed=self.options.seed, old_rows=old, notes=self.notes
         )
+        self.pairs.composed, self.pairs.held_composed = learnt, held
 
     def run(
         self,
@@ -268,7 +237,8 @@ class _Training:
         curriculum = Curriculum(
             self.corpus, self.pairs, self.mllm, seed=options.seed, replay=options.replay
         )
-        exam = Exam(self.corpus, self.pairs.held, seed=options.seed)
+        composed = self.pairs.held_composed
+        exam = Exam(self.corpus, self.pairs.held, seed=options.seed, composed=composed)
         schedule = self._schedule(curriculum)
         key = self._key(schedule)
         before = self._before(exam, key)
@@ -306,6 +276,9 @@ class _Training:
             after=after,
             adapter=digest,
             notes=sum(map(len, self.notes.values())),
+            composed=len(self.pairs.composed),
+            held_composed=len(self.pairs.held_composed),
+            passed_over=self.passed_over,
         )
 
     def _schedule(self, curriculum: Curriculum) -> Schedule:
@@ -334,6 +307,10 @@ class _Training:
             sorted(self.corpus.answers.items()),
         ):
             digest.update(json.dumps(part).encode())
+        # Only where there are some: a run that was begun without goes on.
+        if any(self.composed):
+            both = [[[p.text, p.looked, p.rows] for p in pairs] for pairs in self.composed]
+            digest.update(json.dumps(both).encode())
         return digest.hexdigest()
 
     def _before(self, exam: Exam, key: str) -> Figures:
@@ -343,7 +320,7 @@ class _Training:
         if path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["key"] == f"{key}-{served}":
-                return Figures(**kept["figures"])
+                return Figures.from_json(kept["figures"])
         if self.present is None:
             found = exam.sit(self.mllm)
         else:
@@ -364,6 +341,7 @@ class _Training:
             "next_row": max(self.corpus.rows) + 1,
             "steps": done.best,
             "held_out": len(self.pairs.held),
+            "held_composed": len(self.pairs.held_composed),
             "before": before.to_json(),
             "after": after.to_json(),
         }

@@ -5,7 +5,8 @@ forms that the builtin model was trained on, `"instruct"` (the default) for inst
 any chat model follows. What users or items bring is data: it is cleaned of chat markup, cut
 to a bounded length and, for instructed models, fenced.
 
-An index remembers `PROMPT_VERSION`; change it with any wording of `finding` or `items`.
+An index remembers `PROMPT_VERSION`; change it with any wording of `finding` or `items`. A file of
+triplets remembers `TRIPLETS_VERSION`.
 """
 
 from genmm_retriever.describing.prompts.data import (
@@ -29,6 +30,7 @@ from genmm_retriever.describing.prompts.judging import (
     choice_prompt,
     yesno_prompt,
 )
+from genmm_retriever.describing.prompts.triplets import TRIPLETS_VERSION, change_prompt
 
 PROMPT_VERSION = "1"
 
@@ -37,6 +39,8 @@ __all__ = [
     "MAX_OPTION_WORDS",
     "OPTION_LETTERS",
     "PROMPT_VERSION",
+    "TRIPLETS_VERSION",
+    "change_prompt",
     "choice_prompt",
     "clue_prompt",
     "data_text",
