@@ -112,6 +112,30 @@ class MissingExtraError(ModelError, ImportError):
         self.extra = extra
 
 
+class RemoteError(GenmmError):
+    """A remote engine failed, or answered what cannot be used."""
+
+
+class RemoteKeyError(ModelError, RemoteError):
+    """There is no API key for a remote engine, or it is refused."""
+
+
+class RemoteRefusedError(ModelError, RemoteError):
+    """A remote engine does not take this request."""
+
+
+class RemoteBusyError(RemoteError):
+    """A remote engine's limit of requests is reached, also after waiting."""
+
+
+class RemoteUnreachableError(RemoteError):
+    """A remote engine cannot be reached."""
+
+
+class RemoteTimeoutError(RemoteUnreachableError):
+    """A remote engine did not answer in time."""
+
+
 def first_problem(error: ValidationError) -> str:
     """The first thing that pydantic found wrong, on one line: the field and what is wrong."""
     first = error.errors()[0]

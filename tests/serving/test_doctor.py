@@ -18,7 +18,16 @@ def test_reports_this_machine(genmm):
     assert data["packages"]["numpy"] == numpy.__version__
     assert data["cores"] >= 1
     assert isinstance(data["bf16"], bool)
-    assert set(data["extras"]) == {"models", "builtin", "serve", "mcp", "clip", "parquet", "eval"}
+    assert set(data["extras"]) == {
+        "models",
+        "builtin",
+        "serve",
+        "mcp",
+        "remote",
+        "clip",
+        "parquet",
+        "eval",
+    }
     assert data["extras"]["eval"] == []
 
 

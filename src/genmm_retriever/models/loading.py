@@ -22,9 +22,11 @@ from genmm_retriever.errors import (
 if TYPE_CHECKING:
     import torch
 
-    from genmm_retriever.models.base import MLLM
+    from genmm_retriever.models.base import MLLM, Generator
 
 BUILTIN = "builtin"
+REMOTE = "openai:"
+"""Names that begin so are models behind an OpenAI-compatible server."""
 _DTYPES = ("float32", "bfloat16", "float16")
 _OFFLINE_HINT = (
     "check the name and the connection, or give the path of a downloaded model,"
@@ -53,14 +55,19 @@ def load_model(
         adapter: A PEFT folder to merge into the weights.
 
     Raises:
+        CapabilityError: If the name is that of a remote model.
         MissingExtraError: If torch, transformers or peft is not installed.
         ModelNotFoundError: If there is no such model, or its files cannot be reached.
         ModelError: If the model cannot be used: an unknown architecture, code of its own,
             weights that are not safetensors or are incomplete, a device that is not there.
     """
-    for package in ("torch", "transformers"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "models")
+    if str(name).startswith(REMOTE):
+        raise CapabilityError(
+            f"{str(name)!r} is a remote model, which gives no token log-probabilities",
+            "name a local model, by its hub name or path; load_generator loads one that only "
+            "writes",
+        )
+    _require("torch", "transformers")
     where = pick_device(device)
     how = pick_dtype(where, dtype)
     name = str(name)
@@ -77,6 +84,34 @@ def load_model(
         model.apply_adapter(adapter)
     found: MLLM = model
     return found
+
+
+def load_generator(name: str | Path, device: str | torch.device | None = None) -> Generator:
+    """Load a model that only has to write: a remote one, or any that `load_model` loads.
+
+    Args:
+        name: `"openai:NAME"` for a model behind an OpenAI-compatible server (its address and
+            key are those of OPENAI_BASE_URL and OPENAI_API_KEY), else as for `load_model`.
+        device: As for `load_model`; a remote model has none.
+
+    Raises:
+        MissingExtraError: If a package is not installed.
+        RemoteKeyError: If there is no API key for a remote model.
+        InputError: If a remote model has no name, or its server's address is none.
+        ModelError: As `load_model`.
+    """
+    if not str(name).startswith(REMOTE):
+        return load_model(name, device=device)
+    _require("torch")
+    from genmm_retriever.models.remote import RemoteGenerator
+
+    return RemoteGenerator(str(name).removeprefix(REMOTE))
+
+
+def _require(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "models")
 
 
 def scoring_model(model: MLLM | str, device: str | None = None) -> MLLM:

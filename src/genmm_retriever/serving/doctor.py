@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 DISTRIBUTION = "genmm-retriever"
-_EXTRAS = ("models", "builtin", "serve", "mcp", "clip", "parquet", "eval")
+_EXTRAS = ("models", "builtin", "serve", "mcp", "remote", "clip", "parquet", "eval")
 _NAME = re.compile(r"^\s*([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 

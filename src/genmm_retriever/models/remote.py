@@ -1,0 +1,311 @@
+"""Models behind an OpenAI-compatible server: they answer, and give no log-probabilities."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from genmm_retriever.errors import (
+    CapabilityError,
+    GenmmError,
+    InputError,
+    MissingExtraError,
+    RemoteError,
+    RemoteKeyError,
+)
+from genmm_retriever.models.base import Prompt
+from genmm_retriever.models.remote_requests import Dialect, Request
+from genmm_retriever.models.usage import Usage
+
+MAX_IMAGE_PIXELS = 1_000_000
+_MAX_TEXT = 200_000
+
+
+class RemoteGenerator:
+    """A chat model of an OpenAI-compatible server, as a `Generator` and a `JsonGenerator`.
+
+    Requests of one call, and of several threads, run at the same time, at most `concurrency`
+    of them. What the server does not take (a seed, a temperature, the name of the length limit,
+    a JSON schema) is found out by its refusals, left out and remembered.
+
+    Args:
+        model: The model's name at the server.
+        base_url: The server's address, such as `"http://localhost:8000/v1"`; by default that of
+            the environment (OPENAI_BASE_URL), else OpenAI's own.
+        api_key: By default that of the environment (OPENAI_API_KEY). It is sent to the server
+            and shown nowhere.
+        timeout: Seconds that the server may stay silent, in each of the tries.
+        max_retries: Further tries where the server is busy, fails or cannot be reached.
+        max_image_pixels: Larger pictures are shrunk before they are sent, as JPEG.
+        concurrency: Most requests at a time.
+
+    Raises:
+        MissingExtraError: If the package `openai` is not installed.
+        RemoteKeyError: If there is no API key, or it cannot be one.
+        InputError: If a number is out of range, or the address is none.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 60,
+        max_retries: int = 2,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
+        concurrency: int = 4,
+    ) -> None:
+        if not model.strip():
+            raise InputError("a remote model needs a name", 'for example "openai:gpt-4.1-mini"')
+        usable = math.isfinite(timeout) and timeout > 0 and max_retries >= 0
+        if not usable or min(max_image_pixels, concurrency) < 1:
+            raise InputError(
+                "a RemoteGenerator needs timeout > 0, max_retries >= 0, max_image_pixels >= 1 "
+                "and concurrency >= 1",
+                f"got {timeout}, {max_retries}, {max_image_pixels} and {concurrency}",
+            )
+        self.model = model.strip()
+        self.max_image_pixels = max_image_pixels
+        self.concurrency = concurrency
+        self._key = _checked_key(api_key)
+        self._client = _client(base_url, self._key, timeout, max_retries)
+        self._server = _address(self._client.base_url)
+        self._dialect = Dialect()
+        self._slots = threading.BoundedSemaphore(concurrency)
+        self._mine = threading.local()
+        self._counting = threading.Lock()
+        self._total = Usage()
+
+    def __repr__(self) -> str:
+        return f"RemoteGenerator({self.model!r}, base_url={self._server!r})"
+
+    @property
+    def name(self) -> str:
+        """The name that `load_generator` knows it by."""
+        return f"openai:{self.model}"
+
+    @property
+    def last_usage(self) -> Usage:
+        """What the calling thread's last call cost, all of its prompts together."""
+        usage = getattr(self._mine, "usage", None)
+        return usage if isinstance(usage, Usage) else Usage()
+
+    @property
+    def total_usage(self) -> Usage:
+        """What all calls of all threads have cost so far."""
+        with self._counting:
+            return self._total
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = 64,
+        num_return_sequences: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """Answer each prompt freely; see `Generator.generate`.
+
+        How far equal seeds give equal answers is up to the server.
+
+        Raises:
+            InputError: If a number is out of range.
+            CapabilityError: If several answers are wanted at temperature 0 (no server searches
+                by beams), a prompt carries features instead of a picture, or begins the answer.
+            RemoteKeyError: If the server refuses the key.
+            ModelNotFoundError: If it has no such model.
+            RemoteRefusedError: If it does not take the request.
+            RemoteBusyError: If its limit of requests is reached, after all tries.
+            RemoteUnreachableError: If it cannot be reached, or (`RemoteTimeoutError`) stays
+                silent, after all tries.
+            RemoteError: If it fails otherwise.
+        """
+        if max_new_tokens < 1 or num_return_sequences < 1 or not 0 <= temperature <= 2:
+            raise InputError(
+                "generate needs max_new_tokens >= 1, num_return_sequences >= 1 and a temperature "
+                "of 0 to 2",
+                f"got {max_new_tokens}, {num_return_sequences}, {temperature}",
+            )
+        if num_return_sequences > 1 and temperature == 0:
+            raise CapabilityError(
+                "a remote engine has no beam search, which several answers at temperature 0 need",
+                "ask for one answer, or give a temperature above 0",
+            )
+        return self._all(
+            [
+                Request(prompt, max_new_tokens, num_return_sequences, temperature, seed)
+                for prompt in prompts
+            ]
+        )
+
+    def generate_json(
+        self,
+        prompts: Sequence[Prompt],
+        json_schema: dict[str, Any],
+        *,
+        max_new_tokens: int = 200,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """Answer each prompt by JSON of a schema, as far as the server holds the model to it.
+
+        A server that refuses the schema is given its plainest keywords, and one that refuses
+        these too gets it described in words; either is remembered.
+
+        Args:
+            prompts: Q prompts.
+            json_schema: Of an object, see `json_text.closed_schema`.
+            max_new_tokens: Length limit of an answer, in tokens.
+            temperature: 0 is greedy.
+            seed: Of the sampling.
+
+        Returns:
+            Q texts, which may still be cut short or no JSON: whoever asks checks them.
+
+        Raises:
+            GenmmError: As `generate`.
+        """
+        if max_new_tokens < 1 or not 0 <= temperature <= 2:
+            raise InputError(
+                "generate_json needs max_new_tokens >= 1 and a temperature of 0 to 2",
+                f"got {max_new_tokens}, {temperature}",
+            )
+        requests = [
+            Request(prompt, max_new_tokens, 1, temperature, seed, json_schema) for prompt in prompts
+        ]
+        return [texts[0] for texts in self._all(requests)]
+
+    def _all(self, requests: list[Request]) -> list[list[str]]:
+        """Answers of all requests; what they cost is known also if one of them fails."""
+        spent: list[Usage] = []
+        try:
+            if len(requests) < 2:
+                return [self._texts(request, spent) for request in requests]
+            workers = min(self.concurrency, len(requests))
+            pool = ThreadPoolExecutor(workers, thread_name_prefix="genmm-remote")
+            try:
+                return list(pool.map(lambda request: self._texts(request, spent), requests))
+            finally:
+                pool.shutdown(cancel_futures=True)
+        finally:
+            usage = sum(spent, Usage())
+            self._mine.usage = usage
+            with self._counting:
+                self._total += usage
+
+    def _texts(self, request: Request, spent: list[Usage]) -> list[str]:
+        """As many answers as are wanted, also of a server that gives one at a time."""
+        texts: list[str] = []
+        while (missing := request.number - len(texts)) > 0:
+            again = replace(request, number=missing, seed=request.seed + len(texts))
+            found, usage = _read(self._completion(again), self._server)
+            spent.append(usage)
+            texts += found[:missing]
+        return texts
+
+    def _completion(self, request: Request) -> Any:
+        """What the server answers, in the first dialect that it takes."""
+        first = dialect = self._dialect
+        while True:
+            answer = self._send(dialect, request)
+            if not isinstance(answer, _Refusal):
+                if dialect != first:
+                    self._dialect = dialect
+                return answer
+            other = dialect.after_refusal(answer.about, request)
+            if other is None:
+                raise answer.error
+            dialect = other
+
+    def _send(self, dialect: Dialect, request: Request) -> Any:
+        """One request; errors are raised afresh, so that nothing of the SDK's hangs on them."""
+        import openai
+
+        from genmm_retriever.models.remote_errors import explained, refusal
+
+        arguments = dialect.arguments(request, self.max_image_pixels)
+        try:
+            with self._slots:
+                return self._client.chat.completions.create(model=self.model, **arguments)
+        except (openai.OpenAIError, ValueError) as error:
+            problem = explained(error, model=self.model, server=self._server, key=self._key)
+            refused = isinstance(error, (openai.BadRequestError, openai.UnprocessableEntityError))
+            about = refusal(error) if isinstance(error, openai.APIStatusError) else ""
+        if refused:
+            return _Refusal(about, problem)
+        raise problem
+
+
+class _Refusal:
+    """A server's objection to a request."""
+
+    def __init__(self, about: str, error: GenmmError) -> None:
+        self.about, self.error = about, error
+
+
+def _read(completion: Any, server: str) -> tuple[list[str], Usage]:
+    """The texts and the cost of what a server answered, whatever it is."""
+    choices = getattr(completion, "choices", None)
+    if not isinstance(choices, list) or not choices:
+        raise RemoteError(
+            f"{server} answered what is no chat completion",
+            "check that base_url= is an OpenAI-compatible server; it usually ends in /v1",
+        )
+    texts = []
+    for choice in choices:
+        content = getattr(getattr(choice, "message", None), "content", None)
+        texts.append(content[:_MAX_TEXT].strip() if isinstance(content, str) else "")
+    usage = getattr(completion, "usage", None)
+    counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        return texts, Usage(requests=1, uncounted=1)
+    return texts, Usage(counts[0] or 0, counts[1] or 0, requests=1)
+
+
+def _checked_key(given: str | None) -> str:
+    key = (os.environ.get("OPENAI_API_KEY", "") if given is None else given).strip()
+    if not key:
+        raise RemoteKeyError(
+            "there is no API key for the remote model",
+            "set OPENAI_API_KEY, or give api_key=; servers without keys take any word",
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise RemoteKeyError(
+            "the API key has characters that no key has", "copy it again: OPENAI_API_KEY, api_key="
+        )
+    return key
+
+
+def _client(base_url: str | None, key: str, timeout: float, max_retries: int) -> Any:
+    if importlib.util.find_spec("openai") is None:
+        raise MissingExtraError("openai", "remote")
+    import openai
+
+    problem = InputError(
+        "the address of the remote model is none",
+        'check base_url= (OPENAI_BASE_URL), such as "http://localhost:8000/v1"',
+    )
+    try:
+        client = openai.OpenAI(
+            base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries
+        )
+    except Exception as error:
+        # Addresses are refused by the HTTP library below the SDK, whichever that is.
+        raise problem from error
+    if client.base_url.scheme not in ("http", "https") or not client.base_url.host:
+        raise problem
+    return client
+
+
+def _address(url: Any) -> str:
+    """A server's address without credentials or query."""
+    port = f":{url.port}" if url.port else ""
+    return f"{url.scheme}://{url.host}{port}{url.path.rstrip('/')}"

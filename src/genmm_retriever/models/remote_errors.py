@@ -1,0 +1,88 @@
+"""What the OpenAI SDK raises, in this package's own errors; no key is in any of them."""
+
+from __future__ import annotations
+
+import re
+
+import openai
+
+from genmm_retriever.errors import (
+    GenmmError,
+    ModelNotFoundError,
+    RemoteBusyError,
+    RemoteError,
+    RemoteKeyError,
+    RemoteRefusedError,
+    RemoteTimeoutError,
+    RemoteUnreachableError,
+)
+
+_MAX_MESSAGE = 300
+_KEY_LIKE = re.compile(r"\bsk-[\w*-]+|\bBearer\s+\S+", re.IGNORECASE)
+
+
+def explained(error: Exception, *, model: str, server: str, key: str) -> GenmmError:
+    """An error of the SDK as one of ours.
+
+    Args:
+        error: `openai.OpenAIError`, or what its parsing of an answer raised.
+        model: The model's name at the server.
+        server: The server's address, without credentials.
+        key: Never shown, also where the server repeats it.
+    """
+    if isinstance(error, openai.APITimeoutError):
+        return RemoteTimeoutError(
+            f"{server} did not answer in time", "give a larger timeout=, or ask for fewer tokens"
+        )
+    if isinstance(error, openai.APIConnectionError):
+        return RemoteUnreachableError(
+            f"{server} cannot be reached", "check base_url= (OPENAI_BASE_URL) and the connection"
+        )
+    said = harmless(_message(error), key)
+    if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
+        return RemoteKeyError(
+            f"{server} refuses the API key (status {error.status_code})",
+            "check OPENAI_API_KEY, or give api_key=",
+        )
+    if isinstance(error, openai.NotFoundError):
+        return ModelNotFoundError(
+            f"{server} has no model {model!r}: {said}",
+            "check the name, and the end of base_url=, which usually is /v1",
+        )
+    if isinstance(error, openai.RateLimitError):
+        return RemoteBusyError(
+            f"the limit of requests or the quota at {server} is reached: {said}",
+            "wait, or give a smaller concurrency= or a larger max_retries=",
+        )
+    if isinstance(error, openai.APIStatusError):
+        status = error.status_code
+        if status < 500:
+            return RemoteRefusedError(
+                f"{server} does not take this request (status {status}): {said}",
+                "check that the model takes such prompts",
+            )
+        return RemoteError(f"{server} failed (status {status}): {said}", "try again later")
+    return RemoteError(
+        f"{server} answered what is no chat completion: {said}",
+        "check that base_url= is an OpenAI-compatible server; it usually ends in /v1",
+    )
+
+
+def refusal(error: openai.APIStatusError) -> str:
+    """What a server objects to: the parameter's name if it tells it, else its message."""
+    return str(error.param or "") or _message(error)
+
+
+def harmless(text: str, key: str) -> str:
+    """Words of a server, on one short line and without keys."""
+    text = text.replace(key, "***") if key else text
+    text = _KEY_LIKE.sub("***", text)
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line[:_MAX_MESSAGE]
+
+
+def _message(error: Exception) -> str:
+    body = getattr(error, "body", None)
+    if isinstance(body, dict) and isinstance(body.get("message"), str):
+        return str(body["message"])
+    return str(error)
