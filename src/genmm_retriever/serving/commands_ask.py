@@ -80,7 +80,7 @@ def search(
     with GenerativeMMRetriever.from_index(
         index, model=model, k=k, verify=verify.value, num_beams=beams, device=device, **limits
     ) as retriever:
-        [hits] = with_adapters(retriever, names, writer, device).retrieve_batch([query])
+        hits = with_adapters(retriever, names, writer, device).retrieve(query)
     asked = query.model_dump(mode="json") | {"k": k, "verify": verify.value}
     console.result({"query": asked, "hits": [hit.to_json() for hit in hits]}, render_hits(hits))
 
