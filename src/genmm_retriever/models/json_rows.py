@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from genmm_retriever.errors import GenmmError
 from genmm_retriever.models.base import MLLM, Prompt, TextPart
 from genmm_retriever.models.json_grammar import JsonGrammar
 from genmm_retriever.models.sampling import TokenChooser
@@ -32,6 +33,7 @@ class Answer:
         seconds: Wall time from the start of its batch.
         problem: Why there is no text.
         cut: Whether the tokens ran out, so that the rest is what fitted.
+        error: What was raised, if that is the problem.
     """
 
     text: str | None
@@ -39,6 +41,7 @@ class Answer:
     seconds: float = 0.0
     problem: str | None = None
     cut: bool = False
+    error: GenmmError | None = None
 
 
 class _Row:

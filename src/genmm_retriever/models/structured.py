@@ -71,6 +71,8 @@ class Written(Generic[ModelT]):
         problem: Why there is no value, in one line.
         cut: Whether the tokens ran out: the JSON is complete and was made to fit, so its last
             strings and lists may be shorter than the model wanted.
+        error: What the last attempt raised, if that is the problem: whoever asks knows whether
+            it can go on without an answer.
     """
 
     value: ModelT | None
@@ -79,6 +81,7 @@ class Written(Generic[ModelT]):
     attempts: int
     problem: str | None = None
     cut: bool = False
+    error: GenmmError | None = None
 
 
 def write_json(
@@ -184,6 +187,7 @@ def _judged(
         before.attempts + 1,
         None if problem is None else " ".join(problem.split())[:_PROBLEM_LENGTH],
         answer.cut,
+        answer.error,
     )
 
 
@@ -226,7 +230,7 @@ def _asked(model: Generator, ask: _Ask, prompts: list[Prompt]) -> list[Answer]:
             return ask(prompts)
         except GenmmError as error:
             if len(prompts) == 1 or isinstance(error, _HOPELESS):
-                return [Answer(None, None, problem=str(error))] * len(prompts)
+                return [Answer(None, None, problem=str(error), error=error)] * len(prompts)
         return _one_by_one(ask, prompts, 1)
     return _one_by_one(ask, prompts, concurrency)
 
@@ -237,14 +241,14 @@ def _one_by_one(ask: _Ask, prompts: list[Prompt], workers: int) -> list[Answer]:
 
     def one(prompt: Prompt) -> Answer:
         if hopeless:
-            return Answer(None, 0, problem=str(hopeless[0]))
+            return Answer(None, 0, problem=str(hopeless[0]), error=hopeless[0])
         started = time.perf_counter()
         try:
             return ask([prompt])[0]
         except GenmmError as error:
             if isinstance(error, _HOPELESS):
                 hopeless.append(error)
-            failed = Answer(None, None, problem=str(error))
+            failed = Answer(None, None, problem=str(error), error=error)
         return replace(failed, seconds=time.perf_counter() - started)
 
     if workers == 1:

@@ -114,7 +114,7 @@ class Answerer:
         Raises:
             QueryError: If the question is empty.
             ImageError: If its picture cannot be opened.
-            ModelError: If a remote engine cannot be reached.
+            RemoteError: If a remote engine cannot be reached.
         """
         start = time.perf_counter()
         query = as_query(question, image=image, filters=filters, kind=kind)
@@ -173,7 +173,7 @@ class Answerer:
         with holding(self.retriever, model):
             sources = [(words_of(hit), self._picture(hit, model)) for hit in hits]
             prompt = answer_prompt(query.text or "", looked_at(model, query), sources)
-            [said] = ask_for(model, [prompt], GroundedAnswer, seed=self.seed)
+            [said] = ask_for(model, [prompt], GroundedAnswer, seed=self.seed, strict=True)
         found, text, used, reason = _read(said.value, said.problem, hits)
         return Answer(
             found=found,

@@ -152,7 +152,7 @@ class AdaptedRetriever:
         Raises:
             QueryError: If the query is empty or k out of range.
             ImageError: If the query picture cannot be opened.
-            ModelError: If a remote engine cannot be reached.
+            ModelError: If a remote engine refuses the key, the model or the request.
         """
         asked = as_query(query, image=image, filters=filters, kind=kind)
         return self.retrieve_batch([asked], k=k, verify=verify)[0]

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts import style_of
-from genmm_retriever.errors import CapabilityError
+from genmm_retriever.errors import CapabilityError, ModelError
 from genmm_retriever.models.base import Generator, ImagePart, Prompt
 from genmm_retriever.schema import Query
 
@@ -37,17 +37,31 @@ class Said(Generic[FormT]):
 
 
 def ask_for(
-    model: Generator, prompts: Sequence[Prompt], form: type[FormT], *, seed: int = 0
+    model: Generator,
+    prompts: Sequence[Prompt],
+    form: type[FormT],
+    *,
+    seed: int = 0,
+    strict: bool = False,
 ) -> list[Said[FormT]]:
     """Filled forms, one a prompt; a form that cannot be filled is no error.
 
+    Nor is a remote engine that is busy or out of reach, unless `strict`: a search goes on
+    without its help. Nobody is asked twice for what no form of asking mends.
+
     Raises:
-        ModelError: If a remote engine cannot be reached.
+        ModelError: If a model cannot be used: a refused key, an unknown name, a missing package.
+        RemoteError: If `strict` and a remote engine is busy or out of reach.
     """
     from genmm_retriever.models.structured import write_json
 
+    start = time.perf_counter()
     written = write_json(model, prompts, form, seed=seed)
-    return [Said(one.value, one.problem, one.tokens, one.seconds) for one in written]
+    each = (time.perf_counter() - start) / max(1, len(prompts))
+    for one in written:
+        if one.error is not None and (strict or isinstance(one.error, ModelError)):
+            raise one.error
+    return [Said(one.value, one.problem, one.tokens, each) for one in written]
 
 
 @dataclass(frozen=True)
