@@ -48,6 +48,13 @@ class Target(_Form):
     target: _Sentence
 
 
+class WayBack(_Form):
+    """What the picture of a composed query shows, and the request that leads back to it."""
+
+    reference: _Sentence
+    reverse: _Sentence
+
+
 class Reasoning(_Form):
     """What is looked for (R4R, arXiv 2510.13095); the context has at most 24 words."""
 

@@ -57,6 +57,7 @@ class Calibration:
         choice_bias: Log-odds added to it.
         yesno_scale: Weight of the log-odds of "yes" over "no".
         yesno_bias: Log-odds added to it.
+        answer_from: Probability of the best hit, at least, for a question to be answered.
     """
 
     likelihood: float = 3.0
@@ -84,6 +85,7 @@ class Calibration:
     choice_bias: float = 0.0
     yesno_scale: float = 1.0
     yesno_bias: float = 0.0
+    answer_from: float = 0.0
 
     @classmethod
     def of(cls, model: Any) -> Calibration:

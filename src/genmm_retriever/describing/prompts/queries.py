@@ -46,6 +46,16 @@ _TARGET = (
     "keeps the first list and has the second list instead of whatever speaks against it. "
     'Answer as {"target":"..."}.'
 )
+_REVERSE = (
+    "Somebody looks for a picture that is like the one above but for what the request below says. "
+    "Describe the picture above in one plain sentence of at most 30 words. Then write the reverse "
+    "request: what somebody would ask for who has the picture that is looked for and wants the "
+    'one above. Answer as {"reference":"...","reverse":"..."}.'
+)
+_BACK = (
+    "Somebody has what is shown here and looks for a picture that is like it but for what the "
+    "request below says. Describe the picture that is looked for in one plain sentence."
+)
 _REASON = (
     "Somebody searches a collection of pictures and passages with the request below. Reason "
     "briefly about what is looked for: the intent in a few words; the entities; what it must "
@@ -103,6 +113,28 @@ def target_prompt(keep: Sequence[str], change: Sequence[str]) -> Prompt:
     for name, phrases in (("What it keeps", keep), ("What it has instead", change)):
         parts.append(f"{name} {_DATA}:\n{fenced(data_text('; '.join(phrases)) or UNKNOWN)}")
     return Prompt((TextPart("\n".join(parts)),))
+
+
+def reverse_prompt(text: str, image: ImagePart) -> Prompt:
+    """Asks what the picture of a composed query shows, and for the way back to it."""
+    ask = f"{_REVERSE}\nThe request {_DATA}:\n{fenced(data_text(text))}"
+    return Prompt((image, TextPart(ask)))
+
+
+def back_prompt(item: ImagePart | str, reverse: str, model: object) -> Prompt:
+    """After which the picture of a composed query, in words, is scored: does the way lead back?
+
+    Args:
+        item: What was found: a picture, or words.
+        reverse: The reverse request.
+        model: Whoever scores; the builtin model goes on from words alone.
+    """
+    if style_of(model) == "builtin" and isinstance(item, str):
+        return imagine_prompt(*(part for part in (item, reverse) if part))
+    shown = [item, TextPart("\n")] if isinstance(item, ImagePart) else []
+    words = f"What is shown {_DATA}:\n{fenced(data_text(item))}\n" if isinstance(item, str) else ""
+    ask = f"{words}{_BACK}\nThe request {_DATA}:\n{fenced(data_text(reverse))}"
+    return Prompt((*shown, TextPart(ask)))
 
 
 def reason_prompt(text: str, image: ImagePart | None) -> Prompt:
