@@ -131,7 +131,7 @@ def back_prompt(item: ImagePart | str, reverse: str, model: object) -> Prompt:
     """
     if style_of(model) == "builtin" and isinstance(item, str):
         return imagine_prompt(*(part for part in (item, reverse) if part))
-    shown = [item, TextPart("\n")] if isinstance(item, ImagePart) else []
+    shown: list[Part] = [item, TextPart("\n")] if isinstance(item, ImagePart) else []
     words = f"What is shown {_DATA}:\n{fenced(data_text(item))}\n" if isinstance(item, str) else ""
     ask = f"{words}{_BACK}\nThe request {_DATA}:\n{fenced(data_text(reverse))}"
     return Prompt((*shown, TextPart(ask)))
