@@ -16,6 +16,9 @@ from typing import Any
 from benchmarks.harness import Options, result_of
 from benchmarks.report import read_results, scaling_numbers, table
 
+_FOLDERS = {"wordnet": 2, "flickr": 2, "knowledge": 1, "index": 1, "clothing": 1}
+"""Options that name data, and how many parts of their paths are written down."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for.
@@ -25,10 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     given = parser.parse_args(arguments)
-    given.cache, given.wordnet, given.flickr, given.knowledge = (
-        path and path.expanduser().resolve()
-        for path in (given.cache, given.wordnet, given.flickr, given.knowledge)
-    )
+    for option in ("cache", *_FOLDERS):
+        path = getattr(given, option)
+        setattr(given, option, path and path.expanduser().resolve())
     if given.table:
         print(table(read_results(given.table)))
         return 0
@@ -82,6 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--knowledge", type=Path, metavar="DIR", help="queries.jsonl and passages.jsonl"
     )
+    parser.add_argument(
+        "--index",
+        type=Path,
+        metavar="DIR",
+        help="a finished index of Flickr8k's dev photos, read only; built in the cache otherwise",
+    )
+    parser.add_argument(
+        "--clothing", type=Path, metavar="DIR", help="garments: items.jsonl and pictures"
+    )
     return parser
 
 
@@ -98,6 +109,8 @@ def _one(given: argparse.Namespace) -> int:
         given.seed,
         given.flickr,
         given.knowledge,
+        given.index,
+        given.clothing,
     )
     with _libraries_on_stderr():
         result = result_of(BENCHMARKS[given.name], options, " ".join(_shown(given, given.name)))
@@ -162,26 +175,18 @@ def _command(given: argparse.Namespace, name: str) -> list[str]:
         command += ["--threads", str(given.threads)]
     if given.seed:
         command += ["--seed", str(given.seed)]
-    if given.wordnet:
-        command += ["--wordnet", str(given.wordnet)]
-    if given.flickr:
-        command += ["--flickr", str(given.flickr)]
-    if given.knowledge:
-        command += ["--knowledge", str(given.knowledge)]
+    for option in _FOLDERS:
+        if path := getattr(given, option):
+            command += [f"--{option}", str(path)]
     return [*command, "--cache", str(given.cache)]
 
 
 def _shown(given: argparse.Namespace, name: str) -> list[str]:
     """The command as it is written down: without this machine's folders."""
     shown = _command(given, name)[:-2]
-    folders = (
-        ("--wordnet", given.wordnet, 2),
-        ("--flickr", given.flickr, 2),
-        ("--knowledge", given.knowledge, 1),
-    )
-    for option, path, kept in folders:
-        if path:
-            shown[shown.index(option) + 1] = "/".join(path.parts[-kept:])
+    for option, kept in _FOLDERS.items():
+        if path := getattr(given, option):
+            shown[shown.index(f"--{option}") + 1] = "/".join(path.parts[-kept:])
     return shown
 
 

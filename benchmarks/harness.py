@@ -29,7 +29,11 @@ _PACKAGES = (
     "fastapi",
     "uvicorn",
 )
-_COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
 
 
 class Skipped(Exception):
@@ -48,6 +52,8 @@ class Options:
         seed: Of everything random.
         flickr: Folder with Flickr8k's `train.jsonl` and `dev.jsonl`, or None.
         knowledge: Folder of the knowledge task, or None.
+        index: A finished index of Flickr8k's dev photos, or None to build one in the cache.
+        clothing: Folder with the `items.jsonl` of the garments, or None.
     """
 
     quick: bool = False
@@ -57,6 +63,8 @@ class Options:
     seed: int = 0
     flickr: Path | None = None
     knowledge: Path | None = None
+    index: Path | None = None
+    clothing: Path | None = None
 
     def pick(self, full: int, quick: int) -> int:
         """A size."""

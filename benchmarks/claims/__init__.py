@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from benchmarks.claims import (
+    abstention,
+    adapters,
     clues,
+    composed,
     dual,
     gpu,
     knowledge,
+    planted,
     scaling,
     search,
     service_load,
@@ -25,5 +29,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         *gpu.BENCHMARKS,
         *dual.BENCHMARKS,
         *service_load.BENCHMARKS,
+        *adapters.BENCHMARKS,
+        *composed.BENCHMARKS,
+        *abstention.BENCHMARKS,
+        *planted.BENCHMARKS,
     )
 }

@@ -15,6 +15,15 @@ TRIE = ("trie_memory", "trie_build", "trie_lookup")
 CLUES = ("clue_next", "clue_build", "clue_memory", "clue_scaling")
 GPU = ("gpu_step", "gpu_decode")
 PEERS = ("dual_encoder",)
+ASKING = (
+    "query_rewriting",
+    "query_expansion",
+    "reasoning_rounds",
+    "composed_queries",
+    "composed_garments",
+    "abstention",
+    "planted_captions",
+)
 
 
 def quick(name, cache, **options):
@@ -23,7 +32,8 @@ def quick(name, cache, **options):
 
 
 def test_all_are_known():
-    assert set(BENCHMARKS) == {*SEARCH, *TRIE, *CLUES, *GPU, *PEERS, "knowledge", "service_load"}
+    kinds = (SEARCH, TRIE, CLUES, GPU, PEERS, ASKING)
+    assert set(BENCHMARKS) == {*sum(kinds, ()), "knowledge", "service_load"}
 
 
 @pytest.mark.parametrize("name", SEARCH)
