@@ -994,3 +994,23 @@ def test_shipped_weights_see_objects_that_become_doors(album):
         [described], [names] = reader.descriptions([row]), reader.identifiers_of([row])
     assert [d.source for d in described].count("objects") == 1
     assert any("cat" in name for name in names)
+
+
+async def test_other_work_is_done_where_questions_are_answered(shared, tiny_builtin):
+    with GenerativeMMRetriever.from_index(shared, model=tiny_builtin) as found:
+
+        def work():
+            hits = found.retrieve("a dog", k=2)
+            return threading.current_thread().name, found._lock._is_owned(), len(hits)
+
+        names = await asyncio.gather(*(found.acompute(work) for _ in range(3)))
+        assert len(set(names)) == 1
+        name, held, count = names[0]
+        assert name.startswith("genmm-queries")
+        assert held
+        assert count == 2
+        assert await found.aload() is tiny_builtin
+        with pytest.raises(ZeroDivisionError):
+            await found.acompute(lambda: 1 / 0)
+    with pytest.raises(IndexStateError, match="closed"):
+        await found.acompute(lambda: 7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -12,6 +13,10 @@ from genmm_retriever.schema import ImageRef, Kind, Query, Scalar
 
 VERIFIERS: tuple[str, ...] = ("likelihood", "choice", "yesno", "off")
 MAX_K = 10_000
+MAX_ROUNDS = 8
+_LOOPS = {"expand": 3, "reason": 3}
+ADAPTERS: tuple[str, ...] = ("resolve", "rewrite", "compose", *_LOOPS)
+"""Names of what can be done to a query, in the order in which it is done."""
 
 
 def as_query(
@@ -90,3 +95,38 @@ def checked_verify(verify: str | bool) -> str:
     if verify not in VERIFIERS:
         raise InputError(f"there is no verifier {verify!r}", f"one of {', '.join(VERIFIERS)}")
     return verify
+
+
+def check_adapters(names: Sequence[str]) -> None:
+    """Refuse names of query adapters that are none.
+
+    Raises:
+        InputError: If there is no such adapter, or its number is out of range.
+
+    Examples:
+        >>> check_adapters(["rewrite", "expand:5"])
+    """
+    for name in names:
+        read_adapter(name)
+
+
+def read_adapter(name: str) -> tuple[str, int]:
+    """A query adapter's name and its number, which counts for those that have one.
+
+    Raises:
+        InputError: As `check_adapters`.
+
+    Examples:
+        >>> read_adapter("expand:5"), read_adapter("reason")
+        (('expand', 5), ('reason', 3))
+    """
+    kind, colon, number = name.partition(":")
+    if kind not in ADAPTERS:
+        raise InputError(f"there is no query adapter {kind!r}", f"one of {', '.join(ADAPTERS)}")
+    if not colon:
+        return kind, _LOOPS.get(kind, 0)
+    digits = number.isascii() and number.isdigit() and len(number) < 3
+    if kind not in _LOOPS or not digits or not 1 <= int(number) <= MAX_ROUNDS:
+        hint = f"write for example expand:3 or reason:2; {MAX_ROUNDS} at most"
+        raise InputError(f"{name!r} is no query adapter", hint)
+    return kind, int(number)

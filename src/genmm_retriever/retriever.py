@@ -7,11 +7,11 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from genmm_retriever.training import TrainingReport
 
 Verify = Literal["likelihood", "choice", "yesno", "off"]
+ResultT = TypeVar("ResultT")
 
 
 class GenerativeMMRetriever:
@@ -335,8 +336,36 @@ class GenerativeMMRetriever:
         Raises:
             ModelError: As `model`.
         """
+        return await self.acompute(lambda: self.model)
+
+    async def acompute(self, work: Callable[[], ResultT]) -> ResultT:
+        """Do work with the model in the thread that answers `aretrieve`, in its turn.
+
+        For whoever shares `model` with this retriever in an event loop, such as query adapters:
+        two threads of a process that compute slow each other down, even one after the other.
+        The model is held meanwhile, as by `computing`.
+
+        Args:
+            work: Called there, unless this is cancelled before its turn.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            IndexStateError: If the retriever is closed.
+
+        Examples:
+            From a coroutine::
+
+                texts = await retriever.acompute(lambda: retriever.model.generate(prompts))
+        """
         self._check_open()
-        return await asyncio.wrap_future(self._coalescer.run(lambda: self.model))
+
+        def held() -> ResultT:
+            with self._lock:
+                return work()
+
+        return await asyncio.wrap_future(self._coalescer.run(held))
 
     async def aretrieve(
         self,

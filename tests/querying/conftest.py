@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -60,9 +62,13 @@ class ScriptedSearcher:
         self.last_timings = {}
         self.last_candidates = []
         self.held = threading.RLock()
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="computing")
 
     def computing(self):
         return self.held
+
+    async def acompute(self, work):
+        return await asyncio.wrap_future(self.thread.submit(work))
 
     def retrieve(self, query, *, k=None, verify=None):
         return self.retrieve_batch([query], k=k, verify=verify)[0]
@@ -96,6 +102,46 @@ class ScriptedSearcher:
 @pytest.fixture
 def writer():
     return ScriptedWriter
+
+
+class LocalWriter(ScriptedWriter):
+    """One that computes in this process, and remembers in which threads."""
+
+    def __init__(self, answers, style="instruct"):
+        super().__init__(answers, style)
+        self.threads = set()
+
+    def prefill(self, prompts):
+        raise AssertionError
+
+    def generate(self, prompts, **options):
+        self.threads.add(threading.current_thread().name.partition("_")[0])
+        return super().generate(prompts, **options)
+
+
+class RemoteWriter(ScriptedWriter):
+    """One that is waited for: it answers when it is let go, and remembers in which threads."""
+
+    def __init__(self, answers):
+        super().__init__(answers)
+        self.threads = set()
+        self.begun, self.free = threading.Event(), threading.Event()
+
+    def generate(self, prompts, **options):
+        self.threads.add(threading.current_thread().name.partition("_")[0])
+        self.begun.set()
+        assert self.free.wait(30)
+        return super().generate(prompts, **options)
+
+
+@pytest.fixture
+def local_writer():
+    return LocalWriter
+
+
+@pytest.fixture
+def remote_writer():
+    return RemoteWriter
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -14,9 +14,10 @@ from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.answers import answer_prompt
 from genmm_retriever.errors import ImageError, InputError
 from genmm_retriever.models.base import Generator, ImagePart
+from genmm_retriever.querying.computing import Searcher, holding, off_loop
 from genmm_retriever.querying.forms import GroundedAnswer
 from genmm_retriever.querying.reasoner import words_of
-from genmm_retriever.querying.searching import Filters, Searcher, holding
+from genmm_retriever.querying.searching import Filters
 from genmm_retriever.querying.writing import ask_for, is_builtin, looked_at
 from genmm_retriever.schema import Hit, ImageRef, Kind, Query
 
@@ -130,15 +131,27 @@ class Answerer:
         kind: Kind | None = None,
         verify: str | bool | None = None,
     ) -> Answer:
-        """As `ask`; the event loop is never blocked."""
+        """As `ask`; the event loop is never blocked.
+
+        A local model answers in the retriever's thread; a remote one is waited for without
+        holding the retriever.
+        """
         start = time.perf_counter()
         query = as_query(question, image=image, filters=filters, kind=kind)
         hits = await self.retriever.aretrieve(query, k=self.k, verify=verify)
-        return await asyncio.to_thread(self._answered, query, hits, start)
+        return await self._aanswered(query, hits, start)
 
     def answer_from(self, question: str | Query, hits: list[Hit]) -> Answer:
         """The answer from hits that were found already; see `ask`."""
         return self._answered(as_query(question), hits, time.perf_counter())
+
+    async def aanswer_from(self, question: str | Query, hits: list[Hit]) -> Answer:
+        """As `answer_from`; the event loop is never blocked."""
+        return await self._aanswered(as_query(question), hits, time.perf_counter())
+
+    async def _aanswered(self, query: Query, hits: list[Hit], start: float) -> Answer:
+        work = partial(self._answered, query, hits, start)
+        return await off_loop(self.retriever, self._named, work)
 
     def _answered(self, query: Query, hits: list[Hit], start: float) -> Answer:
         sure = [p for hit in hits if (p := hit.evidence.verification) is not None]

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from genmm_retriever.errors import InputError
+from genmm_retriever.checks import ADAPTERS, check_adapters, read_adapter
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import QueryAdapter
 from genmm_retriever.querying.composing import ComposedQueryAdapter
+from genmm_retriever.querying.computing import Searcher
 from genmm_retriever.querying.expanding import QueryExpander
 from genmm_retriever.querying.reasoning import ReasoningRetriever
 from genmm_retriever.querying.resolving import ReferenceResolver
 from genmm_retriever.querying.rewriting import QueryRewriter
-from genmm_retriever.querying.searching import AdaptedRetriever, Searcher
+from genmm_retriever.querying.searching import AdaptedRetriever
 
 _ADAPTERS: dict[str, Callable[[Generator], QueryAdapter]] = {
     "resolve": ReferenceResolver,
     "rewrite": QueryRewriter,
     "compose": ComposedQueryAdapter,
 }
-_LOOPS = {"expand": 3, "reason": 3}
-ADAPTERS = (*_ADAPTERS, *_LOOPS)
-"""Names of what can be done to a query, in the order in which it is done."""
+__all__ = ["ADAPTERS", "adapted", "check_adapters"]
 
 
 def adapted(retriever: Searcher, names: Sequence[str], model: Generator | None = None) -> Searcher:
@@ -39,7 +38,7 @@ def adapted(retriever: Searcher, names: Sequence[str], model: Generator | None =
     Raises:
         InputError: If there is no such adapter, or its number is out of range.
     """
-    chosen = dict(map(_read, names))
+    chosen = dict(map(read_adapter, names))
     if not chosen:
         return retriever
     writer = model or retriever.model
@@ -50,28 +49,3 @@ def adapted(retriever: Searcher, names: Sequence[str], model: Generator | None =
     if not adapters and expander is None:
         return retriever
     return AdaptedRetriever(retriever, adapters, expander=expander)
-
-
-def check_adapters(names: Sequence[str]) -> None:
-    """Refuse names that are none, before a model is loaded.
-
-    Raises:
-        InputError: As `adapted`.
-
-    Examples:
-        >>> check_adapters(["rewrite", "expand:5"])
-    """
-    for name in names:
-        _read(name)
-
-
-def _read(name: str) -> tuple[str, int]:
-    kind, colon, number = name.partition(":")
-    if kind not in ADAPTERS:
-        raise InputError(f"there is no query adapter {kind!r}", f"one of {', '.join(ADAPTERS)}")
-    if not colon:
-        return kind, _LOOPS.get(kind, 0)
-    if kind not in _LOOPS or not number.isdigit() or not 1 <= int(number) <= 8:
-        hint = "write for example expand:3 or reason:2; 8 at most"
-        raise InputError(f"{name!r} is no query adapter", hint)
-    return kind, int(number)

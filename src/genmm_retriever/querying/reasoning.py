@@ -7,23 +7,23 @@ a remote reasoning model may think for a local retriever.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from genmm_retriever.checks import as_query, checked_k
+from genmm_retriever.checks import MAX_ROUNDS, as_query, checked_k
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import searched_for
+from genmm_retriever.querying.computing import ResultT, Searcher, holding, off_loop
 from genmm_retriever.querying.fusing import fuse, interleaved, summed
 from genmm_retriever.querying.reasoner import Reasoner, Thought
-from genmm_retriever.querying.searching import Filters, Searcher, holding
+from genmm_retriever.querying.searching import Filters
 from genmm_retriever.schema import Hit, ImageRef, Kind, Query, QueryStep
 
-MAX_ROUNDS = 8
 _NAME = "reason"
 
 
@@ -62,7 +62,8 @@ class ReasoningRetriever:
         InputError: If an option is out of range.
 
     Attributes:
-        last_timings: Seconds of `think` and of the retriever's stages, of the last call.
+        last_timings: Seconds of `think` and of the retriever's stages, of the last call that was
+            no `aretrieve`.
         last_candidates: As the retriever's; of all rounds together, rank by rank.
     """
 
@@ -101,6 +102,10 @@ class ReasoningRetriever:
         """As the retriever's."""
         return self.retriever.computing()
 
+    async def acompute(self, work: Callable[[], ResultT]) -> ResultT:
+        """As the retriever's."""
+        return await self.retriever.acompute(work)
+
     def close(self) -> None:
         """Close the retriever."""
         self.retriever.close()
@@ -137,9 +142,25 @@ class ReasoningRetriever:
         kind: Kind | None = None,
         verify: str | bool | None = None,
     ) -> list[Hit]:
-        """As `retrieve`, in a worker thread: the event loop is never blocked."""
-        asked = as_query(query, image=image, filters=filters, kind=kind)
-        return await asyncio.to_thread(self.retrieve, asked, k=k, verify=verify)
+        """As `retrieve`; the event loop is never blocked, and `last_timings` stay.
+
+        The rounds' searches join those of others that wait; a remote model is waited for
+        without holding the retriever.
+        """
+        most = self.k if k is None else checked_k(k)
+        search = _Search(as_query(query, image=image, filters=filters, kind=kind))
+        depth = max(most, self.shown, 2)
+        for number in range(self.rounds):
+            think = partial(self._thoughts, [search], first=number == 0)
+            _consider([search], await off_loop(self.retriever, self._named, think))
+            if search.done:
+                break
+            start = time.perf_counter()
+            hits = await self.retriever.aretrieve(_guided(search), k=depth, verify=verify)
+            self._take(search, hits, time.perf_counter() - start)
+            if search.done:
+                break
+        return _answer(search, most)
 
     def retrieve_batch(
         self,
@@ -156,7 +177,8 @@ class ReasoningRetriever:
         for number in range(self.rounds):
             going = [search for search in searches if not search.done]
             start = time.perf_counter()
-            self._think(going, first=number == 0)
+            if going:
+                _consider(going, self._thoughts(going, first=number == 0))
             timings.append({"think": time.perf_counter() - start})
             going = [search for search in going if not search.done]
             if not going:
@@ -167,27 +189,18 @@ class ReasoningRetriever:
         self.last_candidates = [interleaved(search.candidates) for search in searches]
         return [_answer(search, most) for search in searches]
 
-    def _think(self, searches: Sequence[_Search], *, first: bool) -> None:
-        if not searches:
-            return
+    def _thoughts(self, searches: Sequence[_Search], *, first: bool) -> list[Thought]:
+        """What the model thinks before each search."""
         reasoner = Reasoner(self._named or self.retriever.model, seed=self._seed)
         asked = [search.query for search in searches]
         with holding(self.retriever, reasoner.model):
             if first:
-                thoughts = reasoner.think(asked)
-            else:
-                thoughts = reasoner.reflect(
-                    asked,
-                    [search.context for search in searches],
-                    [search.rankings[-1][: self.shown] for search in searches],
-                )
-        for search, thought in zip(searches, thoughts, strict=True):
-            search.pending = thought
-            if thought.ok:
-                search.done = True
-                search.steps.append(_step(search, thought, thought.seconds, changed=False))
-            else:
-                search.context = thought.context or search.context
+                return reasoner.think(asked)
+            return reasoner.reflect(
+                asked,
+                [search.context for search in searches],
+                [search.rankings[-1][: self.shown] for search in searches],
+            )
 
     def _search(self, searches: Sequence[_Search], depth: int, verify: str | bool | None) -> None:
         start = time.perf_counter()
@@ -198,12 +211,16 @@ class ReasoningRetriever:
         candidates = self.retriever.last_candidates
         for search, hits, first in zip(searches, found, candidates, strict=True):
             search.candidates.append(first)
-            assert search.pending is not None
-            spent = search.pending.seconds + each
-            search.steps.append(_step(search, search.pending, spent, changed=True))
-            settled = bool(search.rankings) and _first(search.rankings[-1]) == _first(hits)
-            search.rankings.append(hits)
-            search.done = settled or self._leads(hits)
+            self._take(search, hits, each)
+
+    def _take(self, search: _Search, hits: list[Hit], seconds: float) -> None:
+        """What one search of a query found; it may be the last."""
+        assert search.pending is not None
+        spent = search.pending.seconds + seconds
+        search.steps.append(_step(search, search.pending, spent, changed=True))
+        settled = bool(search.rankings) and _first(search.rankings[-1]) == _first(hits)
+        search.rankings.append(hits)
+        search.done = settled or self._leads(hits)
 
     def _leads(self, hits: Sequence[Hit]) -> bool:
         """Whether the verifier is sure of the first."""
@@ -211,6 +228,17 @@ class ReasoningRetriever:
         if len(sure) < 2 or sure[0] is None or sure[1] is None:
             return len(hits) < 2
         return sure[0] - sure[1] >= self.margin
+
+
+def _consider(searches: Sequence[_Search], thoughts: Sequence[Thought]) -> None:
+    """Let each search be guided by what was thought, or end if it is content."""
+    for search, thought in zip(searches, thoughts, strict=True):
+        search.pending = thought
+        if thought.ok:
+            search.done = True
+            search.steps.append(_step(search, thought, thought.seconds, changed=False))
+        else:
+            search.context = thought.context or search.context
 
 
 def _guided(search: _Search) -> Query:

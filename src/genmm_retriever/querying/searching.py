@@ -4,83 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 
 from genmm_retriever.checks import as_query, checked_k
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import QueryAdapter
+from genmm_retriever.querying.computing import ResultT, Searcher, holding, off_loop
 from genmm_retriever.querying.expanding import QueryExpander
 from genmm_retriever.querying.fusing import fuse, interleaved, summed
 from genmm_retriever.schema import Hit, ImageRef, Kind, Query, Scalar
 
 Filters = dict[str, Scalar | list[Scalar]]
-
-
-class Searcher(Protocol):
-    """What adapters need of a retriever; `GenerativeMMRetriever` is one."""
-
-    @property
-    def k(self) -> int:
-        """Hits a query, unless asked otherwise."""
-        ...
-
-    @property
-    def model(self) -> Generator:
-        """The model that it computes with."""
-        ...
-
-    @property
-    def last_timings(self) -> dict[str, float]:
-        """Seconds by stage of the last call."""
-        ...
-
-    @property
-    def last_candidates(self) -> list[list[str]]:
-        """Ids of the first stage's candidates of the last call, by query."""
-        ...
-
-    def computing(self) -> AbstractContextManager[Any]:
-        """Hold the model, so that nobody else asks it anything meanwhile."""
-        ...
-
-    def retrieve(
-        self, query: Query, *, k: int | None = None, verify: str | bool | None = None
-    ) -> list[Hit]:
-        """Hits of one query."""
-        ...
-
-    def retrieve_batch(
-        self,
-        queries: Sequence[str | Query],
-        *,
-        k: int | None = None,
-        verify: str | bool | None = None,
-    ) -> list[list[Hit]]:
-        """Hits of several queries."""
-        ...
-
-    async def aretrieve(
-        self, query: Query, *, k: int | None = None, verify: str | bool | None = None
-    ) -> list[Hit]:
-        """Hits of one query, without blocking the event loop."""
-        ...
-
-    def close(self) -> None:
-        """Let go of files and memory."""
-        ...
-
-
-def holding(searcher: Searcher, model: Generator) -> AbstractContextManager[Any]:
-    """What to enter before a model is asked: it may be the one that a retriever computes with.
-
-    A remote engine is never waited for with the retriever's model held.
-    """
-    if not hasattr(model, "prefill"):
-        return nullcontext()
-    return searcher.computing()
 
 
 class AdaptedRetriever:
@@ -98,7 +36,8 @@ class AdaptedRetriever:
         InputError: If there is no adapter and no expander.
 
     Attributes:
-        last_timings: Seconds of `adapt` and of the retriever's stages, of the last call.
+        last_timings: Seconds of `adapt` and of the retriever's stages, of the last call that was
+            no `aretrieve`.
         last_candidates: As the retriever's; of a query's forms together, rank by rank.
 
     Examples:
@@ -132,6 +71,10 @@ class AdaptedRetriever:
     def computing(self) -> AbstractContextManager[Any]:
         """As the retriever's."""
         return self.retriever.computing()
+
+    async def acompute(self, work: Callable[[], ResultT]) -> ResultT:
+        """As the retriever's."""
+        return await self.retriever.acompute(work)
 
     def close(self) -> None:
         """Close the retriever."""
@@ -186,10 +129,10 @@ class AdaptedRetriever:
         kind: Kind | None = None,
         verify: str | bool | None = None,
     ) -> list[Hit]:
-        """As `retrieve`; the event loop is never blocked."""
+        """As `retrieve`; the event loop is never blocked, and `last_timings` stay."""
         asked = as_query(query, image=image, filters=filters, kind=kind)
         most = self.k if k is None else checked_k(k)
-        [forms] = await asyncio.to_thread(self.forms, [asked])
+        forms = await self.aforms(asked)
         calls = [self.retriever.aretrieve(form, k=k, verify=verify) for form in forms]
         return self._one(list(await asyncio.gather(*calls)), most)
 
@@ -203,6 +146,20 @@ class AdaptedRetriever:
             return [[query] for query in adapted]
         with holding(self.retriever, self.expander.model):
             return self.expander.expand_all(adapted)
+
+    async def aforms(self, query: Query) -> list[Query]:
+        """As `forms`, for one query and without blocking the event loop.
+
+        Local models write in the retriever's thread; remote ones are waited for elsewhere.
+        """
+        for adapter in self.adapters:
+            if adapter.applies(query):
+                query = await off_loop(self.retriever, adapter.model, partial(adapter.adapt, query))
+        if self.expander is None:
+            return [query]
+        return await off_loop(
+            self.retriever, self.expander.model, partial(self.expander.expand, query)
+        )
 
     def _one(self, rankings: list[list[Hit]], k: int) -> list[Hit]:
         return rankings[0] if len(rankings) == 1 else fuse(rankings, k)
