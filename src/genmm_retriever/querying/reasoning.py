@@ -20,7 +20,7 @@ from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import searched_for
 from genmm_retriever.querying.fusing import fuse, interleaved, summed
 from genmm_retriever.querying.reasoner import Reasoner, Thought
-from genmm_retriever.querying.searching import Filters, Searcher, holding
+from genmm_retriever.querying.searching import Filters, Searched, Searcher, holding, look_up
 from genmm_retriever.schema import Hit, ImageRef, Kind, Query, QueryStep
 
 MAX_ROUNDS = 8
@@ -149,6 +149,18 @@ class ReasoningRetriever:
         verify: str | bool | None = None,
     ) -> list[list[Hit]]:
         """As `retrieve`, for several queries whose rounds are run together."""
+        found = self.search_batch(queries, k=k, verify=verify)
+        self.last_timings, self.last_candidates = found.timings, found.candidates
+        return found.hits
+
+    def search_batch(
+        self,
+        queries: Sequence[str | Query],
+        *,
+        k: int | None = None,
+        verify: str | bool | None = None,
+    ) -> Searched:
+        """As `retrieve_batch`, with the timings and candidates of this call."""
         most = self.k if k is None else checked_k(k)
         searches = [_Search(as_query(query)) for query in queries]
         depth = max(most, self.shown, 2)
@@ -161,11 +173,12 @@ class ReasoningRetriever:
             going = [search for search in going if not search.done]
             if not going:
                 break
-            self._search(going, depth, verify)
-            timings.append(self.retriever.last_timings)
-        self.last_timings = summed(timings)
-        self.last_candidates = [interleaved(search.candidates) for search in searches]
-        return [_answer(search, most) for search in searches]
+            timings.append(self._search(going, depth, verify))
+        return Searched(
+            [_answer(search, most) for search in searches],
+            summed(timings),
+            [interleaved(search.candidates) for search in searches],
+        )
 
     def _think(self, searches: Sequence[_Search], *, first: bool) -> None:
         if not searches:
@@ -189,21 +202,23 @@ class ReasoningRetriever:
             else:
                 search.context = thought.context or search.context
 
-    def _search(self, searches: Sequence[_Search], depth: int, verify: str | bool | None) -> None:
+    def _search(
+        self, searches: Sequence[_Search], depth: int, verify: str | bool | None
+    ) -> dict[str, float]:
+        """Search once for each; seconds by stage come back."""
         start = time.perf_counter()
-        found = self.retriever.retrieve_batch(
-            [_guided(search) for search in searches], k=depth, verify=verify
-        )
+        guided = [_guided(one) for one in searches]
+        found = look_up(self.retriever, guided, k=depth, verify=verify)
         each = (time.perf_counter() - start) / len(searches)
-        candidates = self.retriever.last_candidates
-        for search, hits, first in zip(searches, found, candidates, strict=True):
-            search.candidates.append(first)
-            assert search.pending is not None
-            spent = search.pending.seconds + each
-            search.steps.append(_step(search, search.pending, spent, changed=True))
-            settled = bool(search.rankings) and _first(search.rankings[-1]) == _first(hits)
-            search.rankings.append(hits)
-            search.done = settled or self._leads(hits)
+        for one, hits, first in zip(searches, found.hits, found.candidates, strict=True):
+            one.candidates.append(first)
+            assert one.pending is not None
+            spent = one.pending.seconds + each
+            one.steps.append(_step(one, one.pending, spent, changed=True))
+            settled = bool(one.rankings) and _first(one.rankings[-1]) == _first(hits)
+            one.rankings.append(hits)
+            one.done = settled or self._leads(hits)
+        return found.timings
 
     def _leads(self, hits: Sequence[Hit]) -> bool:
         """Whether the verifier is sure of the first."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from genmm_retriever.checks import as_query, checked_k
@@ -81,6 +82,42 @@ def holding(searcher: Searcher, model: Generator) -> AbstractContextManager[Any]
     if not hasattr(model, "prefill"):
         return nullcontext()
     return searcher.computing()
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What one call brought, whatever others ask of the same retriever meanwhile.
+
+    Attributes:
+        hits: Of each query.
+        timings: Seconds by stage.
+        candidates: Ids of the first stage's candidates, by query.
+    """
+
+    hits: list[list[Hit]]
+    timings: dict[str, float]
+    candidates: list[list[str]]
+
+
+def look_up(
+    searcher: Searcher,
+    queries: Sequence[Query],
+    *,
+    k: int | None = None,
+    verify: str | bool | None = None,
+) -> Searched:
+    """The hits of several queries with the timings and candidates of this very call.
+
+    A retriever that computes is held until they are read; one with adapters is not, for its
+    adapters may wait for a remote engine, and it gives them together.
+    """
+    own: Any = getattr(searcher, "search_batch", None)
+    if own is not None:
+        found: Searched = own(queries, k=k, verify=verify)
+        return found
+    with searcher.computing():
+        hits = searcher.retrieve_batch(queries, k=k, verify=verify)
+        return Searched(hits, searcher.last_timings, searcher.last_candidates)
 
 
 class AdaptedRetriever:
@@ -165,16 +202,30 @@ class AdaptedRetriever:
         verify: str | bool | None = None,
     ) -> list[list[Hit]]:
         """As `retrieve`, for several queries in one batch."""
+        found = self.search_batch(queries, k=k, verify=verify)
+        self.last_timings, self.last_candidates = found.timings, found.candidates
+        return found.hits
+
+    def search_batch(
+        self,
+        queries: Sequence[str | Query],
+        *,
+        k: int | None = None,
+        verify: str | bool | None = None,
+    ) -> Searched:
+        """As `retrieve_batch`, with the timings and candidates of this call."""
         most = self.k if k is None else checked_k(k)
         start = time.perf_counter()
         forms = self.forms([as_query(query) for query in queries])
         spent = {"adapt": time.perf_counter() - start}
         flat = [form for some in forms for form in some]
-        hits = iter(self.retriever.retrieve_batch(flat, k=k, verify=verify))
-        self.last_timings = summed([spent, self.retriever.last_timings])
-        candidates = iter(self.retriever.last_candidates)
-        self.last_candidates = [interleaved([next(candidates) for _ in some]) for some in forms]
-        return [self._one([next(hits) for _ in some], most) for some in forms]
+        found = look_up(self.retriever, flat, k=k, verify=verify)
+        hits, candidates = iter(found.hits), iter(found.candidates)
+        return Searched(
+            [self._one([next(hits) for _ in some], most) for some in forms],
+            summed([spent, found.timings]),
+            [interleaved([next(candidates) for _ in some]) for some in forms],
+        )
 
     async def aretrieve(
         self,
