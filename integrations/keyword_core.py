@@ -8,10 +8,12 @@ behaviour run on the real model in the packages' integration tests.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +282,98 @@ class LoopWatch:
             due = time.monotonic() + _TICK
             await asyncio.sleep(_TICK)
             self._loop.append((due, time.monotonic()))
+
+
+class ScriptedWriter:
+    """A model that only writes: what it is told to, by the first key that a prompt contains.
+
+    Args:
+        answers: Texts, or values that are written as JSON, by what a prompt contains.
+        delay: Seconds that every call takes.
+        style: How it is asked; `"builtin"` for a model that cannot answer questions.
+
+    Attributes:
+        calls: Number of prompts, by call.
+        prompts: Words of all prompts.
+        pictures: Number of pictures in each prompt.
+    """
+
+    name = "scripted"
+    supports_images = True
+
+    def __init__(
+        self, answers: dict[str, Any], *, delay: float = 0.0, style: str = "instruct"
+    ) -> None:
+        self.answers = answers
+        self.delay = delay
+        self.prompt_style = style
+        self.calls: list[int] = []
+        self.prompts: list[str] = []
+        self.pictures: list[int] = []
+        self.threads: set[int] = set()
+
+    def generate(
+        self, prompts: Sequence[Any], *, num_return_sequences: int = 1, **_: Any
+    ) -> list[list[str]]:
+        """As many equal texts for each prompt; empty ones where no key fits."""
+        time.sleep(self.delay)
+        self.threads.add(threading.get_ident())
+        self.calls.append(len(prompts))
+        texts = ["".join(getattr(part, "text", "") for part in one.parts) for one in prompts]
+        self.prompts += texts
+        self.pictures += [sum(not hasattr(part, "text") for part in one.parts) for one in prompts]
+        return [[self._answer(text)] * num_return_sequences for text in texts]
+
+    def _answer(self, text: str) -> str:
+        found = next((value for key, value in self.answers.items() if key in text), "")
+        return found if isinstance(found, str) else json.dumps(found)
+
+
+class SearcherCore(KeywordCore):
+    """A keyword retriever with a model, so that query adapters may stand in front of it."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        model: Any = None,
+        *,
+        path: Path | None = None,
+        delay: float = 0.0,
+    ) -> None:
+        super().__init__(items, path=path, delay=delay)
+        self.model = model
+        self.k = 3
+        self.last_timings: dict[str, float] = {}
+        self.last_candidates: list[list[str]] = []
+        self.lock = threading.RLock()
+        self.held = 0
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Hold the model, and count how often that was done."""
+        with self.lock:
+            self.held += 1
+            yield
+
+    def retrieve_batch(
+        self, queries: Sequence[str | Query], *, k: int | None = None, verify: Any = None
+    ) -> list[list[Hit]]:
+        """As `retrieve` for each query, whose steps come back in the evidence."""
+        found = [
+            [_with_steps(hit, query) for hit in self.retrieve(query, k=k or self.k, verify=verify)]
+            for query in queries
+        ]
+        self.last_timings = {"decode": 0.0}
+        self.last_candidates = [[hit.item.id for hit in hits] for hits in found]
+        return found
+
+    async def aretrieve(self, query: str | Query, **options: Any) -> list[Hit]:
+        """As `retrieve_batch` of one, in a worker thread."""
+        return (await asyncio.to_thread(self.retrieve_batch, [query], **options))[0]
+
+
+def _with_steps(hit: Hit, query: str | Query) -> Hit:
+    if isinstance(query, str):
+        return hit
+    told = {"steps": query.steps, "rewritings": query.rewritings}
+    return hit.model_copy(update={"evidence": hit.evidence.model_copy(update=told)})

@@ -74,7 +74,9 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("name", [*SHOWN, "filters.py", "rerank_bm25.py"])
+@pytest.mark.parametrize(
+    "name", [*SHOWN, "ask.py", "filters.py", "query_adapters.py", "rerank_bm25.py"]
+)
 def test_examples_are_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 70
 
@@ -107,6 +109,26 @@ def test_filters_hold() -> None:
     assert len(found["portraits or drinks"]) == 2
     assert found["portraits or drinks"] <= {"coffee.png", "chelsea.png", "astronaut.png"}
     assert found["only texts"] == {"note"}
+
+
+@needs_builtin
+def test_what_is_there_is_found_and_what_is_not_is_not(folder: Path) -> None:
+    said = run("ask.py", folder)
+    there, absent = said.split("an elephant")
+    assert "  found: " in there
+    assert "(quoted)" in there
+    assert "rests on motorcycle_left.png" in there
+    assert "not found: the best hit is right with probability" in absent
+    assert "rests on" not in absent
+
+
+@needs_builtin
+def test_adapters_tell_what_they_did_and_what_it_cost(folder: Path) -> None:
+    shown = run("query_adapters.py", folder)
+    for name in ("rewrite", "compose", "reason"):
+        assert re.search(rf"\n  {name}: .+ \(\d+ tokens, \d+\.\d\d s\)\n", shown)
+    assert "  found: coffee.png" in shown
+    assert "as a rocket [" in shown
 
 
 @needs_builtin

@@ -9,7 +9,9 @@ import pytest
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import ImagePart
 from genmm_retriever.querying import Answerer
-from genmm_retriever.schema import Evidence, Hit, Item
+from genmm_retriever.schema import Evidence, Hit, Item, Query, QueryStep
+
+from .conftest import words_of
 
 FOUND = [("a", 0.8), ("b", 0.3)]
 
@@ -111,3 +113,30 @@ def test_it_does_not_block_and_says_the_same(writer, searcher):
 def test_options_out_of_range_are_refused(searcher, options):
     with pytest.raises(InputError):
         Answerer(searcher({}), **options)
+
+
+def test_a_rewritten_question_is_answered_as_it_was_asked(writer, searcher, picture):
+    said = saying()
+    model = writer({"": said})
+    found = searcher({"": FOUND})
+    rewritten = Query(text="dog, frisbee", rewritings=("Hello! What does the dog catch?",))
+    Answerer(found, model).ask(rewritten)
+    assert found.asked[0][0].text == "dog, frisbee"
+    assert "What does the dog catch?" in words_of(model.prompts[-1])
+    steps = (QueryStep(adapter="resolve", text="When was the panda found?"),)
+    resolved = Query(text="When was the panda found?", rewritings=("When?",), steps=steps)
+    Answerer(found, model).ask(resolved)
+    assert "When was the panda found?" in words_of(model.prompts[-1])
+    Answerer(found, model).ask(resolved.model_copy(update={"image": picture}))
+    assert "panda" not in words_of(model.prompts[-1])
+
+
+def test_without_a_retriever_it_answers_from_what_others_find(writer):
+    answerer = Answerer(None, writer({"What": saying()}))
+    hit = Hit(item=Item(id="a", text="It catches a frisbee."), score=0.5, rank=1)
+    assert answerer.answer_from("What does it catch?", [hit]).text == "A frisbee."
+    assert answerer.threshold == 0
+    with pytest.raises(InputError, match="no retriever"):
+        answerer.ask("What?")
+    with pytest.raises(InputError, match="nobody"):
+        Answerer(None)

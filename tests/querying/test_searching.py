@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -113,3 +116,25 @@ def test_adapters_by_name(writer, searcher):
             adapted(found, [wrong])
     with pytest.raises(InputError, match="no query adapter"):
         AdaptedRetriever(found)
+
+
+def test_each_call_reads_its_own_candidates_whoever_asks_meanwhile(writer, searcher):
+    # Another query between a search and the reading of its candidates must not be mistaken.
+    model = writer({"puppy": {"queries": ["a young dog", "a small dog"]}})
+    found = searcher({"": [("a", 0.9)]})
+    both = threading.Barrier(2)
+    plain = found.retrieve_batch
+
+    def slow(queries, **options):
+        hits = plain(queries, **options)
+        time.sleep(0.05)
+        return hits
+
+    def ask(text):
+        both.wait()
+        return AdaptedRetriever(found, expander=QueryExpander(model)).retrieve(text)
+
+    found.retrieve_batch = slow
+    with ThreadPoolExecutor(2) as pool:
+        asked = ["a puppy", "a quiet evening"]
+        assert [hits[0].item.id for hits in pool.map(ask, asked)] == ["a", "a"]

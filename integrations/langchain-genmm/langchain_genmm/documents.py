@@ -38,7 +38,8 @@ def hit_to_document(hit: Hit) -> Document:
         it by, and whose metadata has `source` (path or URI; the item's id if the picture
         was given as bytes), `mime_type`, `kind`, `score` (see `Hit.score`), `rank`,
         `generated_id` (the best identifier the model wrote, or None), `verification` (a
-        probability, or None) and `filled`.
+        probability, or None), `filled`, and `steps` if query adapters did something to the
+        query.
 
     Examples:
         >>> from genmm_retriever import Item
@@ -59,6 +60,8 @@ def hit_to_document(hit: Hit) -> Document:
     }
     if item.title is not None:
         facts["title"] = item.title
+    if evidence.steps:
+        facts["steps"] = [step.model_dump() for step in evidence.steps]
     own = {f"item_{key}" if key in facts else key: value for key, value in item.metadata.items()}
     return Document(id=item.id, page_content=_content(hit), metadata=own | facts)
 

@@ -16,6 +16,7 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from genmm_retriever.checks import as_query
 from genmm_retriever.errors import QueryError
 from genmm_retriever.schema import Hit, Item, Kind, Query, Scalar
 from langchain_genmm.documents import hit_to_document
@@ -47,14 +48,16 @@ class GenerativeMMRetriever(BaseRetriever):
 
     Open an index with `from_index`, or build one with `from_images`. Besides text it takes a
     picture, or a picture with an instruction (a composed query):
-    `retriever.invoke("the same, but in red", image="shirt.jpg")`.
+    `retriever.invoke("the same, but in red", image="shirt.jpg")`. A core `Query`, as
+    `GenmmQueryAdapter` gives it, is asked with all that it has.
 
     Args:
-        core: The retriever that does the work.
+        core: The retriever that does the work, or one with query adapters in front of it, such
+            as `genmm_retriever.querying.AdaptedRetriever`.
         path: Instead of `core`: the folder of an index, which is then opened.
         k: How many documents a query gives; exactly as many whenever so many items match.
         filters: Metadata conditions for every query, applied before decoding; a list means
-            "one of". Those of a call are added to these.
+            "one of". Those of a call are added to these; of two on the same key, the call's holds.
         kind: Look only for `"image"` or only for `"text"` items; None looks for both.
         verify: `"likelihood"`, `"choice"`, `"yesno"` or `"off"`; None leaves it to the core.
 
@@ -195,14 +198,15 @@ class GenerativeMMRetriever(BaseRetriever):
         if isinstance(query, Query):
             # From `GenmmQueryAdapter`, in front of this in a chain.
             own = {**(self.filters or {}), **query.filters, **(filters or {})}
-            changes = {"filters": own, "kind": kind or query.kind or self.kind}
-            return query.model_copy(update=changes)
+            return as_query(
+                query, image=_picture(image), filters=own, kind=kind or query.kind or self.kind
+            )
         text = query.strip()
         if not text and image is None:
             raise QueryError("the query is empty", "give words, image=..., or both")
         return Query(
             text=text or None,
-            image=image if image is None or isinstance(image, bytes) else fspath(image),
+            image=_picture(image),
             filters={**(self.filters or {}), **(filters or {})},
             kind=kind or self.kind,
         )
@@ -211,6 +215,10 @@ class GenerativeMMRetriever(BaseRetriever):
         if k is not None and k < 1:
             raise QueryError(f"k is {k}", "ask for at least one document")
         return {"k": self.k if k is None else k, "verify": verify or self.verify}
+
+
+def _picture(image: ImageSource | None) -> str | bytes | None:
+    return image if image is None or isinstance(image, bytes) else fspath(image)
 
 
 def _core_class() -> Any:

@@ -6,13 +6,21 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builtin_case import MISSING, NOTE, REASON, items, photograph
+from llama_index.core.query_engine import RetrieverQueryEngine, TransformQueryEngine
 from llama_index.core.schema import ImageNode, Node, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
-from llama_index.retrievers.genmm import GenerativeMMRetriever
+from genmm_retriever.querying import Answerer, QueryRewriter, adapted
+from llama_index.retrievers.genmm import (
+    GenerativeMMRetriever,
+    GenmmQueryTransform,
+    GroundedQueryEngine,
+    GroundedSynthesizer,
+)
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=REASON)
 
@@ -90,3 +98,25 @@ def test_persist_and_load(index: Path, tmp_path: Path) -> None:
     assert [node.node_id for node in nodes] == [name for name, _ in expected]
     assert [node.score for node in nodes] == pytest.approx([score for _, score in expected])
     assert all(isinstance(node.node, ImageNode) for node in nodes)
+
+
+async def test_adapters_and_grounded_answers(opened: GenerativeMMRetriever) -> None:
+    core: Any = opened.core
+    wordy = "Hello! Could you please find me the picture of a cup of coffee on a table? Thanks!"
+    within = GenerativeMMRetriever(adapted(core, ["rewrite"]), 3, kind="image")
+    first = (await within.aretrieve(wordy))[0]
+    assert first.node_id == "coffee.png"
+    (step,) = first.metadata["steps"]
+    assert (step["adapter"], step["changed"]) == ("rewrite", True)
+    assert step["tokens"]
+    transform = GenmmQueryTransform([QueryRewriter(core.model)], core)
+    pictures = GenerativeMMRetriever(core, 3, kind="image")
+    engine = RetrieverQueryEngine(pictures, GroundedSynthesizer(Answerer(core)))
+    response = TransformQueryEngine(engine, transform).query(wordy)
+    assert response.metadata["found"]
+    assert response.metadata["quoted"]
+    assert [node.node_id for node in response.source_nodes] == ["coffee.png"]
+    sure = GroundedQueryEngine(Answerer(core, threshold=1.0))
+    unsure = await sure.aquery("an elephant in a swimming pool")
+    assert not unsure.metadata["found"]
+    assert "less than 1.00" in str(unsure)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,10 +17,11 @@ from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.answers import answer_prompt
 from genmm_retriever.errors import ImageError, InputError
 from genmm_retriever.models.base import Generator, ImagePart
-from genmm_retriever.querying.computing import Searcher, holding, off_loop
+from genmm_retriever.querying.computing import Searcher, holding, is_local, off_loop
 from genmm_retriever.querying.forms import GroundedAnswer
 from genmm_retriever.querying.reasoner import words_of
-from genmm_retriever.querying.searching import Filters
+from genmm_retriever.querying.resolving import ReferenceResolver
+from genmm_retriever.querying.wrapping import Filters
 from genmm_retriever.querying.writing import ask_for, is_builtin, looked_at
 from genmm_retriever.schema import Hit, ImageRef, Kind, Query
 
@@ -64,7 +68,8 @@ class Answerer:
     questions: it quotes what the index knows of the best source.
 
     Args:
-        retriever: Whom to ask: a `GenerativeMMRetriever`, or one with adapters.
+        retriever: Whom to ask: a `GenerativeMMRetriever`, or one with adapters; None to answer
+            with `answer_from` alone, from what others find.
         model: Who answers, such as a `RemoteGenerator`; None for the retriever's own model.
         k: Sources that are read, 1 to 20.
         threshold: Least probability of the best hit, 0 to 1; None for that of the calibration of
@@ -73,12 +78,12 @@ class Answerer:
         seed: Of further attempts where a form could not be filled.
 
     Raises:
-        InputError: If an option is out of range.
+        InputError: If an option is out of range, or there is neither a retriever nor a model.
     """
 
     def __init__(
         self,
-        retriever: Searcher,
+        retriever: Searcher | None,
         model: Generator | None = None,
         *,
         k: int = 3,
@@ -90,14 +95,19 @@ class Answerer:
             raise InputError(f"k is {k!r}", f"read 1 to {MAX_SOURCES} sources")
         if threshold is not None and not 0 <= threshold <= 1:
             raise InputError(f"threshold is {threshold!r}", "give a probability, 0 to 1")
+        if retriever is None and model is None:
+            raise InputError("nobody is there to answer", "give a retriever, a model, or both")
         self.retriever, self.k, self.pictures, self.seed = retriever, k, pictures, seed
         self._named, self._threshold = model, threshold
+        self._alone = threading.RLock()
 
     @property
     def threshold(self) -> float:
         """Least probability of the best hit."""
         if self._threshold is not None:
             return self._threshold
+        if self.retriever is None:
+            return 0.0
         fitted: Any = getattr(self.retriever.model, "calibration", None) or {}
         return float(fitted.get("answer_from", 0.0))
 
@@ -112,14 +122,18 @@ class Answerer:
     ) -> Answer:
         """The answer to a question, of words, a picture, or both.
 
+        A question that query adapters rewrote is looked for as rewritten, and answered in the
+        words in which it was asked.
+
         Raises:
+            InputError: If there is no retriever.
             QueryError: If the question is empty.
             ImageError: If its picture cannot be opened.
             RemoteError: If a remote engine cannot be reached.
         """
         start = time.perf_counter()
         query = as_query(question, image=image, filters=filters, kind=kind)
-        [hits] = self.retriever.retrieve_batch([query], k=checked_k(self.k), verify=verify)
+        [hits] = self._asked().retrieve_batch([query], k=checked_k(self.k), verify=verify)
         return self._answered(query, hits, start)
 
     async def aask(
@@ -138,7 +152,7 @@ class Answerer:
         """
         start = time.perf_counter()
         query = as_query(question, image=image, filters=filters, kind=kind)
-        hits = await self.retriever.aretrieve(query, k=self.k, verify=verify)
+        hits = await self._asked().aretrieve(query, k=self.k, verify=verify)
         return await self._aanswered(query, hits, start)
 
     def answer_from(self, question: str | Query, hits: list[Hit]) -> Answer:
@@ -151,7 +165,14 @@ class Answerer:
 
     async def _aanswered(self, query: Query, hits: list[Hit], start: float) -> Answer:
         work = partial(self._answered, query, hits, start)
+        if self.retriever is None:
+            return await asyncio.to_thread(work)
         return await off_loop(self.retriever, self._named, work)
+
+    def _asked(self) -> Searcher:
+        if self.retriever is None:
+            raise InputError("there is no retriever to ask", "give one, or use answer_from")
+        return self.retriever
 
     def _answered(self, query: Query, hits: list[Hit], start: float) -> Answer:
         sure = [p for hit in hits if (p := hit.evidence.verification) is not None]
@@ -173,7 +194,7 @@ class Answerer:
         return answer.model_copy(update={"seconds": time.perf_counter() - start})
 
     def _written(self, query: Query, hits: list[Hit], confidence: float | None) -> Answer:
-        model = self._named or self.retriever.model
+        model = self._named or self._asked().model
         if is_builtin(model):
             words = clean_caption(words_of(hits[0]), max_words=_WORDS)
             return Answer(
@@ -183,9 +204,9 @@ class Answerer:
                 confidence=confidence,
                 quoted=True,
             )
-        with holding(self.retriever, model):
+        with self._holding(model):
             sources = [(words_of(hit), self._picture(hit, model)) for hit in hits]
-            prompt = answer_prompt(query.text or "", looked_at(model, query), sources)
+            prompt = answer_prompt(_words_asked(query), looked_at(model, query), sources)
             [said] = ask_for(model, [prompt], GroundedAnswer, seed=self.seed, strict=True)
         found, text, used, reason = _read(said.value, said.problem, hits)
         return Answer(
@@ -197,6 +218,12 @@ class Answerer:
             tokens=said.tokens,
         )
 
+    def _holding(self, model: Generator) -> AbstractContextManager[Any]:
+        """What to enter before the model is asked."""
+        if self.retriever is not None:
+            return holding(self.retriever, model)
+        return self._alone if is_local(model) else nullcontext()
+
     def _picture(self, hit: Hit, model: Generator) -> ImagePart | None:
         """A source's picture, if the model is to see it and it can be opened."""
         if not self.pictures or hit.item.image is None:
@@ -207,6 +234,16 @@ class Answerer:
             return ImagePart(open_image(hit.item.image))
         except ImageError:
             return None
+
+
+def _words_asked(query: Query) -> str:
+    """A query's words as they were asked, before adapters made them fit to be looked for.
+
+    Where the picture that they point at was left out, as they were resolved.
+    """
+    forms = (*query.rewritings, query.text or "")
+    resolved = any(step.adapter == ReferenceResolver.name and step.changed for step in query.steps)
+    return forms[1] if resolved and query.image is None and len(forms) > 1 else forms[0]
 
 
 def _read(

@@ -7,6 +7,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -75,6 +76,42 @@ class Searcher(Protocol):
     def close(self) -> None:
         """Let go of files and memory."""
         ...
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What one call brought, whatever others ask of the same retriever meanwhile.
+
+    Attributes:
+        hits: Of each query.
+        timings: Seconds by stage.
+        candidates: Ids of the first stage's candidates, by query.
+    """
+
+    hits: list[list[Hit]]
+    timings: dict[str, float]
+    candidates: list[list[str]]
+
+
+def look_up(
+    searcher: Searcher,
+    queries: Sequence[Query],
+    *,
+    k: int | None = None,
+    verify: str | bool | None = None,
+) -> Searched:
+    """The hits of several queries with the timings and candidates of this very call.
+
+    A retriever that computes is held until they are read; one with adapters is not, for its
+    adapters may wait for a remote engine, and it gives them together.
+    """
+    own: Any = getattr(searcher, "search_batch", None)
+    if own is not None:
+        found: Searched = own(queries, k=k, verify=verify)
+        return found
+    with searcher.computing():
+        hits = searcher.retrieve_batch(queries, k=k, verify=verify)
+        return Searched(hits, searcher.last_timings, searcher.last_candidates)
 
 
 def is_local(model: Generator) -> bool:

@@ -8,21 +8,19 @@ a remote reasoning model may think for a local retriever.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from genmm_retriever.checks import MAX_ROUNDS, as_query, checked_k
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import searched_for
-from genmm_retriever.querying.computing import ResultT, Searcher, holding, off_loop
+from genmm_retriever.querying.computing import Searched, Searcher, holding, look_up, off_loop
 from genmm_retriever.querying.fusing import fuse, interleaved, summed
 from genmm_retriever.querying.reasoner import Reasoner, Thought
-from genmm_retriever.querying.searching import Filters
-from genmm_retriever.schema import Hit, ImageRef, Kind, Query, QueryStep
+from genmm_retriever.querying.wrapping import WrappedRetriever
+from genmm_retriever.schema import Hit, Query, QueryStep
 
 _NAME = "reason"
 
@@ -40,7 +38,7 @@ class _Search:
     done: bool = False
 
 
-class ReasoningRetriever:
+class ReasoningRetriever(WrappedRetriever):
     """Asks a retriever in rounds, each guided by what the model thought of the one before.
 
     A round's reasoning enters as `Query.context`: it guides what is written, while what is
@@ -83,93 +81,21 @@ class ReasoningRetriever:
             raise InputError(f"margin is {margin!r}", "give a probability, 0 to 1")
         if shown < 1:
             raise InputError(f"shown is {shown!r}", "show at least one hit")
-        self.retriever, self.rounds, self.margin, self.shown = retriever, rounds, margin, shown
+        super().__init__(retriever)
+        self.rounds, self.margin, self.shown = rounds, margin, shown
         self._named, self._seed = model, seed
-        self.last_timings: dict[str, float] = {}
-        self.last_candidates: list[list[str]] = []
 
-    @property
-    def k(self) -> int:
-        """Hits a query, unless asked otherwise."""
-        return self.retriever.k
-
-    @property
-    def model(self) -> Generator:
-        """The retriever's model."""
-        return self.retriever.model
-
-    def computing(self) -> AbstractContextManager[Any]:
-        """As the retriever's."""
-        return self.retriever.computing()
-
-    async def acompute(self, work: Callable[[], ResultT]) -> ResultT:
-        """As the retriever's."""
-        return await self.retriever.acompute(work)
-
-    def close(self) -> None:
-        """Close the retriever."""
-        self.retriever.close()
-
-    def retrieve(
-        self,
-        query: str | Query | None = None,
-        *,
-        k: int | None = None,
-        image: ImageRef | None = None,
-        filters: Filters | None = None,
-        kind: Kind | None = None,
-        verify: str | bool | None = None,
-    ) -> list[Hit]:
-        """The k best of all rounds; see `GenerativeMMRetriever.retrieve`.
-
-        `Hit.score` is the fused one, in (0, 1]; the verifier's probability is in the evidence.
-
-        Raises:
-            QueryError: If the query is empty or k out of range.
-            ImageError: If the query picture cannot be opened.
-            ModelError: If a remote engine refuses the key, the model or the request.
-        """
-        asked = as_query(query, image=image, filters=filters, kind=kind)
-        return self.retrieve_batch([asked], k=k, verify=verify)[0]
-
-    async def aretrieve(
-        self,
-        query: str | Query | None = None,
-        *,
-        k: int | None = None,
-        image: ImageRef | None = None,
-        filters: Filters | None = None,
-        kind: Kind | None = None,
-        verify: str | bool | None = None,
-    ) -> list[Hit]:
-        """As `retrieve`; the event loop is never blocked, and `last_timings` stay.
-
-        The rounds' searches join those of others that wait; a remote model is waited for
-        without holding the retriever.
-        """
-        most = self.k if k is None else checked_k(k)
-        search = _Search(as_query(query, image=image, filters=filters, kind=kind))
-        depth = max(most, self.shown, 2)
-        for number in range(self.rounds):
-            think = partial(self._thoughts, [search], first=number == 0)
-            _consider([search], await off_loop(self.retriever, self._named, think))
-            if search.done:
-                break
-            start = time.perf_counter()
-            hits = await self.retriever.aretrieve(_guided(search), k=depth, verify=verify)
-            self._take(search, hits, time.perf_counter() - start)
-            if search.done:
-                break
-        return _answer(search, most)
-
-    def retrieve_batch(
+    def search_batch(
         self,
         queries: Sequence[str | Query],
         *,
         k: int | None = None,
         verify: str | bool | None = None,
-    ) -> list[list[Hit]]:
-        """As `retrieve`, for several queries whose rounds are run together."""
+    ) -> Searched:
+        """As `retrieve_batch`, with the timings and candidates of this call.
+
+        The rounds of several queries are run together.
+        """
         most = self.k if k is None else checked_k(k)
         searches = [_Search(as_query(query)) for query in queries]
         depth = max(most, self.shown, 2)
@@ -183,11 +109,32 @@ class ReasoningRetriever:
             going = [search for search in going if not search.done]
             if not going:
                 break
-            self._search(going, depth, verify)
-            timings.append(self.retriever.last_timings)
-        self.last_timings = summed(timings)
-        self.last_candidates = [interleaved(search.candidates) for search in searches]
-        return [_answer(search, most) for search in searches]
+            timings.append(self._search(going, depth, verify))
+        return Searched(
+            [_answer(search, most) for search in searches],
+            summed(timings),
+            [interleaved(search.candidates) for search in searches],
+        )
+
+    async def _asearch(self, query: Query, k: int | None, verify: str | bool | None) -> list[Hit]:
+        """The rounds' searches join those of others that wait.
+
+        A remote model is waited for without holding the retriever.
+        """
+        most = self.k if k is None else checked_k(k)
+        search = _Search(query)
+        depth = max(most, self.shown, 2)
+        for number in range(self.rounds):
+            think = partial(self._thoughts, [search], first=number == 0)
+            _consider([search], await off_loop(self.retriever, self._named, think))
+            if search.done:
+                break
+            start = time.perf_counter()
+            hits = await self.retriever.aretrieve(_guided(search), k=depth, verify=verify)
+            self._take(search, hits, time.perf_counter() - start)
+            if search.done:
+                break
+        return _answer(search, most)
 
     def _thoughts(self, searches: Sequence[_Search], *, first: bool) -> list[Thought]:
         """What the model thinks before each search."""
@@ -202,16 +149,18 @@ class ReasoningRetriever:
                 [search.rankings[-1][: self.shown] for search in searches],
             )
 
-    def _search(self, searches: Sequence[_Search], depth: int, verify: str | bool | None) -> None:
+    def _search(
+        self, searches: Sequence[_Search], depth: int, verify: str | bool | None
+    ) -> dict[str, float]:
+        """Search once for each; seconds by stage come back."""
         start = time.perf_counter()
-        found = self.retriever.retrieve_batch(
-            [_guided(search) for search in searches], k=depth, verify=verify
-        )
+        guided = [_guided(search) for search in searches]
+        found = look_up(self.retriever, guided, k=depth, verify=verify)
         each = (time.perf_counter() - start) / len(searches)
-        candidates = self.retriever.last_candidates
-        for search, hits, first in zip(searches, found, candidates, strict=True):
+        for search, hits, first in zip(searches, found.hits, found.candidates, strict=True):
             search.candidates.append(first)
             self._take(search, hits, each)
+        return found.timings
 
     def _take(self, search: _Search, hits: list[Hit], seconds: float) -> None:
         """What one search of a query found; it may be the last."""

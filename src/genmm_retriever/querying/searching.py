@@ -1,31 +1,24 @@
-"""A retriever with query adapters in front of it, used as the retriever itself is."""
+"""A retriever with query adapters in front of it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from genmm_retriever.checks import as_query, checked_k
 from genmm_retriever.errors import InputError
-from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import QueryAdapter
-from genmm_retriever.querying.computing import ResultT, Searcher, holding, off_loop
+from genmm_retriever.querying.computing import Searched, Searcher, holding, look_up, off_loop
 from genmm_retriever.querying.expanding import QueryExpander
 from genmm_retriever.querying.fusing import fuse, interleaved, summed
-from genmm_retriever.schema import Hit, ImageRef, Kind, Query, Scalar
+from genmm_retriever.querying.wrapping import WrappedRetriever
+from genmm_retriever.schema import Hit, Query
 
-Filters = dict[str, Scalar | list[Scalar]]
 
-
-class AdaptedRetriever:
+class AdaptedRetriever(WrappedRetriever):
     """Asks a retriever after adapters changed the query, and an expander multiplied it.
-
-    It has the methods of `GenerativeMMRetriever` that ask, and may stand wherever one is
-    expected: as the core of the LlamaIndex and LangChain retrievers, or in `Answerer`.
 
     Args:
         retriever: Whom to ask.
@@ -34,11 +27,6 @@ class AdaptedRetriever:
 
     Raises:
         InputError: If there is no adapter and no expander.
-
-    Attributes:
-        last_timings: Seconds of `adapt` and of the retriever's stages, of the last call that was
-            no `aretrieve`.
-        last_candidates: As the retriever's; of a query's forms together, rank by rank.
 
     Examples:
         >>> asked = AdaptedRetriever(retriever, [QueryRewriter(retriever.model)])  # doctest: +SKIP
@@ -54,85 +42,33 @@ class AdaptedRetriever:
     ) -> None:
         if not adapters and expander is None:
             raise InputError("no query adapter was given", "give one, or ask the retriever itself")
-        self.retriever, self.adapters, self.expander = retriever, tuple(adapters), expander
-        self.last_timings: dict[str, float] = {}
-        self.last_candidates: list[list[str]] = []
+        super().__init__(retriever)
+        self.adapters, self.expander = tuple(adapters), expander
 
-    @property
-    def k(self) -> int:
-        """Hits a query, unless asked otherwise."""
-        return self.retriever.k
-
-    @property
-    def model(self) -> Generator:
-        """The retriever's model."""
-        return self.retriever.model
-
-    def computing(self) -> AbstractContextManager[Any]:
-        """As the retriever's."""
-        return self.retriever.computing()
-
-    async def acompute(self, work: Callable[[], ResultT]) -> ResultT:
-        """As the retriever's."""
-        return await self.retriever.acompute(work)
-
-    def close(self) -> None:
-        """Close the retriever."""
-        self.retriever.close()
-
-    def retrieve(
-        self,
-        query: str | Query | None = None,
-        *,
-        k: int | None = None,
-        image: ImageRef | None = None,
-        filters: Filters | None = None,
-        kind: Kind | None = None,
-        verify: str | bool | None = None,
-    ) -> list[Hit]:
-        """As `GenerativeMMRetriever.retrieve`, of the adapted query.
-
-        Raises:
-            QueryError: If the query is empty or k out of range.
-            ImageError: If the query picture cannot be opened.
-            ModelError: If a remote engine refuses the key, the model or the request.
-        """
-        asked = as_query(query, image=image, filters=filters, kind=kind)
-        return self.retrieve_batch([asked], k=k, verify=verify)[0]
-
-    def retrieve_batch(
+    def search_batch(
         self,
         queries: Sequence[str | Query],
         *,
         k: int | None = None,
         verify: str | bool | None = None,
-    ) -> list[list[Hit]]:
-        """As `retrieve`, for several queries in one batch."""
+    ) -> Searched:
+        """As `retrieve_batch`, with the timings and candidates of this call."""
         most = self.k if k is None else checked_k(k)
         start = time.perf_counter()
         forms = self.forms([as_query(query) for query in queries])
         spent = {"adapt": time.perf_counter() - start}
         flat = [form for some in forms for form in some]
-        hits = iter(self.retriever.retrieve_batch(flat, k=k, verify=verify))
-        self.last_timings = summed([spent, self.retriever.last_timings])
-        candidates = iter(self.retriever.last_candidates)
-        self.last_candidates = [interleaved([next(candidates) for _ in some]) for some in forms]
-        return [self._one([next(hits) for _ in some], most) for some in forms]
+        found = look_up(self.retriever, flat, k=k, verify=verify)
+        hits, candidates = iter(found.hits), iter(found.candidates)
+        return Searched(
+            [self._one([next(hits) for _ in some], most) for some in forms],
+            summed([spent, found.timings]),
+            [interleaved([next(candidates) for _ in some]) for some in forms],
+        )
 
-    async def aretrieve(
-        self,
-        query: str | Query | None = None,
-        *,
-        k: int | None = None,
-        image: ImageRef | None = None,
-        filters: Filters | None = None,
-        kind: Kind | None = None,
-        verify: str | bool | None = None,
-    ) -> list[Hit]:
-        """As `retrieve`; the event loop is never blocked, and `last_timings` stay."""
-        asked = as_query(query, image=image, filters=filters, kind=kind)
+    async def _asearch(self, query: Query, k: int | None, verify: str | bool | None) -> list[Hit]:
         most = self.k if k is None else checked_k(k)
-        forms = await self.aforms(asked)
+        forms = await self.aforms(query)
         calls = [self.retriever.aretrieve(form, k=k, verify=verify) for form in forms]
         return self._one(list(await asyncio.gather(*calls)), most)
 

@@ -11,7 +11,13 @@ import pytest
 from builtin_case import MISSING, NOTE, REASON, items, photograph
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from langchain_genmm import GenerativeMMRetriever, documents_to_content_blocks
+from genmm_retriever.querying import Answerer, QueryRewriter, adapted
+from langchain_genmm import (
+    GenerativeMMRetriever,
+    GenmmAnswerer,
+    GenmmQueryAdapter,
+    documents_to_content_blocks,
+)
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=REASON)
 
@@ -116,3 +122,25 @@ def test_content_blocks(opened: GenerativeMMRetriever) -> None:
     documents = opened.invoke("a rocket", kind="image", k=1)
     blocks = documents_to_content_blocks(documents)
     assert [block["type"] for block in blocks] == ["text", "image"]
+
+
+async def test_adapters_and_grounded_answers(opened: GenerativeMMRetriever) -> None:
+    core: Any = opened.core
+    wordy = "Hello! Could you please find me the picture of a cup of coffee on a table? Thanks!"
+    adapter = GenmmQueryAdapter(adapters=[QueryRewriter(core.model)], core=core)
+    (step,) = adapter.invoke(wordy).steps
+    assert (step.adapter, step.changed) == ("rewrite", True)
+    assert step.tokens
+    found = await (adapter | opened).ainvoke(wordy, kind="image")
+    assert found[0].id == "coffee.png"
+    within = GenerativeMMRetriever(core=adapted(core, ["rewrite"]), k=3).invoke(wordy, kind="image")
+    assert [document.id for document in within] == [document.id for document in found]
+    assert within[0].metadata["steps"][0]["text"] == step.text
+    told = GenmmAnswerer(answerer=Answerer(core)).invoke("a cup of coffee", kind="image")
+    assert told["found"]
+    assert told["quoted"]
+    assert [document.id for document in told["documents"]] == ["coffee.png"]
+    sure = GenmmAnswerer(answerer=Answerer(core, threshold=1.0))
+    unsure = await sure.ainvoke("an elephant in a swimming pool")
+    assert not unsure["found"]
+    assert "less than 1.00" in unsure["reason"]

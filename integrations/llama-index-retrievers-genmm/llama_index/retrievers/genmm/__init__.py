@@ -6,17 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from llama_index.retrievers.genmm.base import GenerativeMMRetriever
+from llama_index.retrievers.genmm.queries import GenmmQueryBundle
 from llama_index.retrievers.genmm.rerank import GenmmRerank
 from llama_index.retrievers.genmm.tools import image_search_tool
 
 if TYPE_CHECKING:
-    from llama_index.retrievers.genmm.engine import GroundedQueryEngine
-    from llama_index.retrievers.genmm.transforms import GenmmQueryBundle, GenmmQueryTransform
+    from llama_index.retrievers.genmm.engine import GroundedQueryEngine, GroundedSynthesizer
+    from llama_index.retrievers.genmm.transforms import GenmmQueryTransform
 
 _LATE = {
-    "GenmmQueryBundle": "llama_index.retrievers.genmm.transforms",
     "GenmmQueryTransform": "llama_index.retrievers.genmm.transforms",
     "GroundedQueryEngine": "llama_index.retrievers.genmm.engine",
+    "GroundedSynthesizer": "llama_index.retrievers.genmm.engine",
 }
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "GenmmQueryTransform",
     "GenmmRerank",
     "GroundedQueryEngine",
+    "GroundedSynthesizer",
     "image_search_tool",
 ]
 

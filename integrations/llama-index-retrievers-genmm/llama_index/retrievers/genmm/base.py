@@ -19,12 +19,12 @@ from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, Query
 from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
-from genmm_retriever.errors import InputError, QueryError
+from genmm_retriever.errors import InputError, QueryError, StorageError
 from genmm_retriever.schema import Hit, Item, Kind, Query
 from llama_index.retrievers.genmm.filters import to_conditions
 from llama_index.retrievers.genmm.nodes import NodeType, hit_to_node
 from llama_index.retrievers.genmm.persistence import load, save
-from llama_index.retrievers.genmm.queries import to_query
+from llama_index.retrievers.genmm.queries import GenmmQueryBundle, to_query, words_alone
 
 Verify = Literal["likelihood", "choice", "yesno", "off"]
 Filters = MetadataFilters | Mapping[str, Any]
@@ -58,10 +58,11 @@ class GenerativeMMRetriever(MultiModalRetriever):
 
     Open an index with `from_index`, or build one with `from_images`. A `QueryBundle` with an
     `image_path` asks with a picture, and with a `query_str` beside it with a picture and an
-    instruction (a composed query).
+    instruction (a composed query). A `GenmmQueryBundle` asks a whole query of the core.
 
     Args:
-        core: The retriever that does the work.
+        core: The retriever that does the work, or one with query adapters in front of it, such
+            as `genmm_retriever.querying.AdaptedRetriever`.
         similarity_top_k: How many nodes a query gives; exactly as many whenever so many
             items match.
         filters: Metadata conditions for every query, applied before decoding.
@@ -247,13 +248,25 @@ class GenerativeMMRetriever(MultiModalRetriever):
     def persist(self, path: str | PathLike[str]) -> None:
         """Write a folder that `from_persist_dir` opens: a copy of the index and the settings.
 
+        Query adapters in front of the core cannot be written, and a retriever that came back
+        without them would find something else, so they have to be taken off before and put in
+        front again afterwards: `retriever.core = adapted(retriever.core, ["rewrite"])`.
+
         Args:
             path: A new or empty folder, one written by `persist` before, or that of the
                 index itself (only the settings are then written).
 
         Raises:
-            StorageError: If the folder holds something else or cannot be written.
+            StorageError: If the folder holds something else or cannot be written, or if there
+                are query adapters in front of the core.
         """
+        index = getattr(self.core, "path", None)
+        if index is None and getattr(self.core, "retriever", None) is not None:
+            raise StorageError(
+                f"the query adapters of {type(self.core).__name__} cannot be persisted",
+                "take them off before by `retriever.core = retriever.core.retriever`, and put them"
+                " in front again after from_persist_dir",
+            )
         settings = {
             "similarity_top_k": self.similarity_top_k,
             "filters": self.filters,
@@ -262,7 +275,7 @@ class GenerativeMMRetriever(MultiModalRetriever):
             "node_type": self.node_type,
             "verbose": self._verbose,
         }
-        save(fspath(path), getattr(self.core, "path", None), settings)
+        save(fspath(path), index, settings)
 
     @classmethod
     def from_persist_dir(cls, path: str | PathLike[str], **options: Any) -> Self:
@@ -360,14 +373,15 @@ class GenerativeMMRetriever(MultiModalRetriever):
         return await self._afind(self._image(query_bundle))
 
     def _text(self, query: QueryType, kind: Kind) -> Query:
-        text = query if isinstance(query, str) else query.query_str
-        return to_query(QueryBundle(query_str=text), kind, self.filters)
+        return words_alone(_bundle(query), kind, self.filters)
 
     def _image(self, query: QueryType) -> Query:
         bundle = QueryBundle("", image_path=query) if isinstance(query, str) else query
-        if not bundle.image_path:
+        made = bundle.query if isinstance(bundle, GenmmQueryBundle) else None
+        if not (bundle.image_path if made is None else made.image):
             raise QueryError("the query has no picture", "give a path, or set image_path")
-        return to_query(bundle, "image", self.filters)
+        asked = to_query(bundle, "image", self.filters)
+        return asked if made is None else asked.model_copy(update={"kind": "image"})
 
     def _traced(self, asked: QueryType, query: Query) -> list[NodeWithScore]:
         dispatcher.event(RetrievalStartEvent(str_or_query_bundle=asked))

@@ -27,8 +27,9 @@ def hit_to_node(hit: Hit, node_type: NodeType = "multimodal") -> NodeWithScore:
 
     The node's metadata is the item's own, and `source` (path or URI; the item's id if the
     picture was given as bytes), `mime_type`, `kind`, `rank`, `generated_id` (the best
-    identifier the model wrote, or None), `verification` (a probability, or None) and
-    `filled`. Where the item has one of these keys, its value is kept under `item_<key>`.
+    identifier the model wrote, or None), `verification` (a probability, or None), `filled`,
+    and `steps` if query adapters did something to the query. Where the item has one of these
+    keys, its value is kept under `item_<key>`.
     All but `source` and the item's own are kept from language models, and all but the
     item's own from embeddings.
 
@@ -112,6 +113,8 @@ def _common(hit: Hit) -> dict[str, Any]:
     }
     if item.title is not None:
         facts["title"] = item.title
+    if evidence.steps:
+        facts["steps"] = [step.model_dump() for step in evidence.steps]
     own = {f"item_{key}" if key in facts else key: value for key, value in item.metadata.items()}
     return {
         "id_": item.id,

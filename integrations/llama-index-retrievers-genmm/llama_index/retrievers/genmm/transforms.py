@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import Any
 
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.prompts.mixin import PromptDictType
-from llama_index.core.schema import QueryBundle
+from llama_index.core.schema import QueryBundle, QueryType
 
 from genmm_retriever.errors import InputError
-from genmm_retriever.querying import QueryAdapter
-from genmm_retriever.schema import Query
-from llama_index.retrievers.genmm.queries import to_query
+from genmm_retriever.querying import QueryAdapter, Searcher
+from genmm_retriever.querying.computing import holding
+from llama_index.retrievers.genmm.queries import GenmmQueryBundle, to_query
 
-
-@dataclass
-class GenmmQueryBundle(QueryBundle):
-    """A query bundle that remembers the whole query that adapters made.
-
-    Args:
-        query: The query; `GenerativeMMRetriever` asks it, others see `query_str`.
-    """
-
-    query: Query | None = None
+__all__ = ["GenmmQueryBundle", "GenmmQueryTransform"]
 
 
 class GenmmQueryTransform(BaseQueryTransform):
     """Runs query adapters before any retriever: for `TransformQueryEngine`, or called alone.
 
+    What comes out is a `GenmmQueryBundle`: picture, filters, ids and kind of what went in stay.
+    Retrievers that embed are given the new words, for embeddings and their strings that came in
+    with other words are dropped.
+
+    LlamaIndex's `TransformQueryEngine` runs transforms in the event loop even from `aquery`, so
+    a service should `await arun(...)` and pass the bundle on, or put the adapters into the core
+    by `genmm_retriever.querying.AdaptedRetriever`, which never blocks.
+
     Args:
         adapters: Of `genmm_retriever.querying`, run in this order.
-        core: The core retriever whose model they share; it is held while they write. None if
+        core: The core retriever whose model they share; it is held while that writes. None if
             they have a model of their own.
 
     Raises:
@@ -46,12 +45,18 @@ class GenmmQueryTransform(BaseQueryTransform):
         'two dogs in the snow'
     """
 
-    def __init__(self, adapters: Sequence[QueryAdapter], core: Any = None) -> None:
+    def __init__(self, adapters: Sequence[QueryAdapter], core: Searcher | None = None) -> None:
         if not adapters:
             raise InputError("no query adapter was given", "give one of genmm_retriever.querying")
         super().__init__()
         self.adapters = tuple(adapters)
         self.core = core
+
+    async def arun(
+        self, query_bundle_or_str: QueryType, metadata: dict[str, Any] | None = None
+    ) -> QueryBundle:
+        """As `run`, in a worker thread: the event loop is never blocked."""
+        return await asyncio.to_thread(self.run, query_bundle_or_str, metadata)
 
     def _get_prompts(self) -> PromptDictType:
         return {}
@@ -59,21 +64,14 @@ class GenmmQueryTransform(BaseQueryTransform):
     def _update_prompts(self, prompts: PromptDictType) -> None:
         """The adapters' prompts are the core's."""
 
-    def _run(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> QueryBundle:
+    def _run(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> GenmmQueryBundle:
         query = to_query(query_bundle, None, {})
-        with self._held():
-            for adapter in self.adapters:
+        for adapter in self.adapters:
+            # Only a model that computes here: nobody waits for a remote engine with it held.
+            with nullcontext() if self.core is None else holding(self.core, adapter.model):
                 query = adapter.adapt(query)
-        words = [part for part in (query.text, query.context) if part]
-        return GenmmQueryBundle(
-            query_str=", ".join(words),
-            image_path=query.image if isinstance(query.image, str) else None,
-            custom_embedding_strs=query_bundle.custom_embedding_strs,
-            query=query,
-        )
-
-    def _held(self) -> AbstractContextManager[Any]:
-        held: AbstractContextManager[Any] = (
-            nullcontext() if self.core is None else self.core.computing()
-        )
-        return held
+        bundle = GenmmQueryBundle.from_query(query)
+        if bundle.query_str == query_bundle.query_str:
+            bundle.custom_embedding_strs = query_bundle.custom_embedding_strs
+            bundle.embedding = query_bundle.embedding
+        return bundle
