@@ -86,13 +86,20 @@ def load_model(
     return found
 
 
-def load_generator(name: str | Path, device: str | torch.device | None = None) -> Generator:
+def load_generator(
+    name: str | Path,
+    device: str | torch.device | None = None,
+    *,
+    patience: float | None = None,
+) -> Generator:
     """Load a model that only has to write: a remote one, or any that `load_model` loads.
 
     Args:
         name: `"openai:NAME"` for a model behind an OpenAI-compatible server (its address and
             key are those of OPENAI_BASE_URL and OPENAI_API_KEY), else as for `load_model`.
         device: As for `load_model`; a remote model has none.
+        patience: Seconds that a remote model may stay silent, and then it is asked no second
+            time; None for the limits and tries of `RemoteGenerator`.
 
     Raises:
         MissingExtraError: If a package is not installed.
@@ -105,7 +112,10 @@ def load_generator(name: str | Path, device: str | torch.device | None = None) -
     _require("torch")
     from genmm_retriever.models.remote import RemoteGenerator
 
-    return RemoteGenerator(str(name).removeprefix(REMOTE))
+    named = str(name).removeprefix(REMOTE)
+    if patience is None:
+        return RemoteGenerator(named)
+    return RemoteGenerator(named, timeout=patience, max_retries=0)
 
 
 def _require(*packages: str) -> None:

@@ -11,7 +11,8 @@ import typer
 
 from ..errors import MissingExtraError
 from .console import Console, command, printable
-from .options import Beams, Budget, Device, IndexPath, Model, Verify, parse_budget
+from .options import Beams, Budget, Device, IndexPath, Model, Verify, Writer, parse_budget
+from .writers import writer_loader
 
 _MIB = 2**20
 _SERVE_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -56,11 +57,13 @@ def serve(
     model: Model = None,
     device: Device = None,
     beams: Beams = None,
+    writer: Writer = None,
 ) -> None:
     """Serve an index over HTTP, with a page to look at.
 
     It listens on this machine alone. Elsewhere (--host) it wants a token, which guards adding
-    and deleting; searching is open to whoever reaches the address.
+    and deleting; searching and asking, and what a remote --writer costs, are open to whoever
+    reaches the address.
     """
     limits = parse_budget(budget)
     _require("serve", *_SERVE_PACKAGES)
@@ -80,6 +83,8 @@ def serve(
         timeout=timeout,
     )
     check_binding(host, settings)
+    # A request that waits for it in vain is told so before its own time is over.
+    writes = writer_loader(writer, device, patience=0.8 * timeout)
 
     def announce(url: str) -> None:
         data = {"url": url, "index": str(index), "writable": settings.token is not None}
@@ -90,7 +95,15 @@ def serve(
         index, model=model, verify=verify.value, num_beams=beams, device=device, **limits
     )
     with retriever:
-        run(retriever, host=host, port=port, settings=settings, drain=drain, announce=announce)
+        run(
+            retriever,
+            host=host,
+            port=port,
+            settings=settings,
+            drain=drain,
+            announce=announce,
+            writer=writes,
+        )
 
 
 def mcp(
@@ -101,6 +114,7 @@ def mcp(
     model: Model = None,
     device: Device = None,
     beams: Beams = None,
+    writer: Writer = None,
 ) -> None:
     """Let agents search an index: a Model Context Protocol server on stdin and stdout."""
     limits: dict[str, Any] = parse_budget(budget)
@@ -108,12 +122,13 @@ def mcp(
     from ..retriever import GenerativeMMRetriever
     from .mcp_server import run
 
+    writes = writer_loader(writer, device)
     retriever = GenerativeMMRetriever.from_index(
         index, model=model, verify=verify.value, num_beams=beams, device=device, **limits
     )
     with retriever:
         console.say(f"{printable(str(index))} is offered on stdin and stdout")
-        run(retriever)
+        run(retriever, writes)
 
 
 def _require(extra: str, *packages: str) -> None:

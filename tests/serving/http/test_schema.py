@@ -66,6 +66,7 @@ def test_no_request_breaks_it(described, bearer):
             # An operation without parameters cannot be asked wrongly.
             with suppress(Unsatisfiable):
                 ask()
-    assert len(asked) == 13
+    assert len(asked) == 15
     assert min(asked.values()) >= 1, asked
     assert asked["POST /api/search"] >= 20
+    assert asked["POST /api/ask"] >= 20

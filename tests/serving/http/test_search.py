@@ -20,6 +20,7 @@ def test_by_words(client):
     assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
     assert found["query"] == {
         "text": "a dog", "image": False, "filters": {}, "kind": None, "k": 3, "verify": None,
+        "adapt": [],
     }  # fmt: skip
     scores = [hit["score"] for hit in found["hits"]]
     assert scores == sorted(scores, reverse=True)

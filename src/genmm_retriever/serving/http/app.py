@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -12,10 +13,13 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from ...retriever import GenerativeMMRetriever
-from . import docs, errors, routes_items, routes_search, routes_status
+from . import docs, errors, routes_ask, routes_items, routes_search, routes_status
 from .guard import Envelope, Guard
 from .service import Service
 from .settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from ...models.base import Generator
 
 STATIC = Path(__file__).parent / "static"
 _TITLE = "genmm-retriever"
@@ -30,6 +34,7 @@ def create_app(
     settings: ServiceSettings | None = None,
     *,
     static: Path = STATIC,
+    writer: Callable[[], Generator] | None = None,
 ) -> FastAPI:
     """The service as an ASGI application; its model is loaded when it starts.
 
@@ -37,13 +42,15 @@ def create_app(
         retriever: Over the index that is served; closed when the application stops.
         settings: Limits and rights; the defaults answer on loopback and change nothing.
         static: Folder of the page.
+        writer: Loads who rewrites, reasons and answers, such as a `RemoteGenerator`, when the
+            application starts; None for the retriever's model.
 
     Returns:
         An application whose `state.service` is the `Service`.
     """
     from genmm_retriever import __version__
 
-    service = Service(retriever, settings or ServiceSettings())
+    service = Service(retriever, settings or ServiceSettings(), writer)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,8 +68,8 @@ def create_app(
     )
     app.state.service = service
     errors.install(app)
-    for router in (routes_search.router, routes_items.router, routes_status.router, docs.router):
-        app.include_router(router)
+    for routes in (routes_search, routes_ask, routes_items, routes_status, docs):
+        app.include_router(routes.router)
     _mount_page(app, static)
     # The last one added is the first that a request meets.
     app.add_middleware(Guard, settings=service.settings, engine=service.engine)

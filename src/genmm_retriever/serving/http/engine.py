@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, PrivateAttr
+from pydantic import BaseModel
 
+from ...checks import read_adapter
 from ...coalescing import Coalescer
 from ...errors import EmptyCorpusError, GenmmError, ImageError
 from ...schema import Hit, Item, Query
+from ..writers import WriterFailure, surfacing
 from .errors import Refusal, busy
 from .metrics import Metrics
 from .settings import ServiceSettings
+from .turns import Timed, Turn
+from .waiting import Queue
 
 if TYPE_CHECKING:
+    from ...models.base import Generator
+    from ...querying import Answer
     from ...retriever import GenerativeMMRetriever
 
 log = logging.getLogger(__name__)
@@ -29,52 +34,6 @@ State = Literal["loading", "ready", "stopping", "failed"]
 Outcome = Literal["added", "replaced", "unchanged"]
 Result = TypeVar("Result")
 _WARM_UP = "a photograph"
-_NEWEST = 0.2
-"""Weight of the newest batch in the average."""
-
-
-class Asked(Query):
-    """A query that remembers what the batch took in which it was answered."""
-
-    _seconds: dict[str, float] = PrivateAttr(default_factory=dict)
-
-
-class Timed:
-    """A retriever as the coalescer sees it: each call is timed, and its batch counted.
-
-    Args:
-        retriever: What answers.
-        lock: Held during every call, so that timings are those of the call.
-        metrics: Told of each batch.
-
-    Attributes:
-        average: Seconds that a query took lately, as its share of a batch; 0 before the first.
-    """
-
-    def __init__(
-        self, retriever: GenerativeMMRetriever, lock: threading.Lock, metrics: Metrics
-    ) -> None:
-        self._retriever, self._lock, self._metrics = retriever, lock, metrics
-        self.average = 0.0
-
-    def retrieve_batch(
-        self,
-        queries: Sequence[str | Query],
-        *,
-        k: int | None = None,
-        verify: str | bool | None = None,
-    ) -> list[list[Hit]]:
-        """As the retriever's."""
-        with self._lock:
-            hits = self._retriever.retrieve_batch(queries, k=k, verify=verify)
-            seconds = dict(self._retriever.last_timings)
-        self._metrics.batch(len(queries), seconds)
-        share = sum(seconds.values()) / max(1, len(queries))
-        self.average += (share - self.average) * (_NEWEST if self.average else 1.0)
-        for query in queries:
-            if isinstance(query, Asked):
-                query._seconds.update(seconds)
-        return hits
 
 
 class Engine:
@@ -84,6 +43,8 @@ class Engine:
         retriever: Over the index that is served; closed with this.
         settings: The limits.
         metrics: Where figures go.
+        writer: Loads who rewrites, reasons and answers, where the retriever's model is loaded;
+            None for that model itself.
 
     Attributes:
         state: What it does now.
@@ -96,21 +57,28 @@ class Engine:
         retriever: GenerativeMMRetriever,
         settings: ServiceSettings,
         metrics: Metrics,
+        writer: Callable[[], Generator] | None = None,
     ) -> None:
         self.retriever = retriever
         self.state: State = "loading"
         self.failure: Exception | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self._settings, self._metrics = settings, metrics
-        self._lock = threading.Lock()
+        self._load_writer = writer
+        self._writer: Generator | None = None
+        self._lock = threading.RLock()
         self._timed = Timed(retriever, self._lock, metrics)
         self._coalescer = Coalescer(
             self._timed,
             max_batch=settings.max_batch,
             max_wait_ms=settings.max_wait_ms,
         )
-        self._pending = 0
-        metrics.watch("queue_depth", "Queries that wait or are being answered", self._depth)
+        self._queue = Queue(self._timed, settings)
+        metrics.watch(
+            "queue_depth",
+            "Queries that wait or are being answered",
+            lambda: float(self._queue.pending),
+        )
         metrics.watch("ready", "1 if queries are answered", lambda: float(self.is_ready))
 
     @property
@@ -132,26 +100,70 @@ class Engine:
         await asyncio.to_thread(self._close)
 
     async def search(
-        self, query: Query, k: int, verify: str | bool | None
+        self, query: Query, k: int, verify: str | bool | None, adapt: Sequence[str] = ()
     ) -> tuple[list[Hit], dict[str, float]]:
-        """Hits of a query, and seconds of its batch by stage with the query's own `total`.
+        """Hits of a query, and seconds of its batches by stage with the query's own `total`.
+
+        Args:
+            query: What is looked for.
+            k: How many hits.
+            verify: How candidates are checked; None for the retriever's way.
+            adapt: Names of query adapters.
 
         Raises:
             Refusal: 503 if too many wait, or it took too long.
+            RemoteError: If the writer is a remote one and fails.
         """
-        asked = Asked.model_validate(dict(query))
-        started = time.perf_counter()
-        with self._place(), _as_own_fault():
-            hits = await self._in_time(self._coalescer.submit(asked, k, verify))
-        total = time.perf_counter() - started
-        self._metrics.query(total)
-        return hits, {**asked._seconds, "total": total}
+        turn, started = self._turn(), time.perf_counter()
+        with self._place(adapt):
+            hits, spent = await self._queue.in_time(self._found(turn, query, k, verify, adapt))
+        return hits, self._told(turn, spent, started)
 
-    async def explain(self, query: Query, k: int, verify: str | bool | None) -> BaseModel:
-        """How the answer to a query was written.
+    async def ask(
+        self,
+        query: Query,
+        k: int,
+        verify: str | bool | None,
+        adapt: Sequence[str] = (),
+        threshold: float | None = None,
+    ) -> tuple[Answer, dict[str, float]]:
+        """The answer to a question from what is found, and seconds as those of `search`.
+
+        Args:
+            query: The question.
+            k: How many sources are read.
+            verify: As for `search`.
+            adapt: As for `search`.
+            threshold: Least probability of the best hit; None for the calibrated one.
+
+        Raises:
+            Refusal: As `search`.
+            RemoteError: As `search`.
+        """
+        turn, started = self._turn(), time.perf_counter()
+
+        async def answered() -> tuple[Answer, dict[str, float]]:
+            from ...querying import Answerer
+
+            answerer = Answerer(turn, self._writer, k=k, threshold=threshold)
+            hits, spent = await self._found(turn, query, k, verify, adapt)
+            begun = time.perf_counter()
+            answer = await answerer.aanswer_from(query, hits)
+            return answer, {**spent, "answer": time.perf_counter() - begun}
+
+        with self._place(adapt):
+            answer, spent = await self._queue.in_time(answered())
+        self._metrics.wrote("answer", answer.tokens)
+        return answer, self._told(turn, spent, started)
+
+    async def explain(
+        self, query: Query, k: int, verify: str | bool | None, adapt: Sequence[str] = ()
+    ) -> BaseModel:
+        """How the answer to a query was written; `adapt` as for `search`, but no rounds.
 
         Raises:
             Refusal: 501 if this version cannot tell, 503 as `search`.
+            RemoteError: As `search`.
         """
         explain: Any = getattr(self.retriever, "explain_written", None)
         if explain is None:
@@ -159,14 +171,21 @@ class Engine:
         options: dict[str, Any] = {"k": k}
         if verify is not None and "verify" in inspect.signature(explain).parameters:
             options["verify"] = verify
+        turn = self._turn()
 
-        def run() -> BaseModel:
-            with self._lock:
-                explanation: BaseModel = explain(query, **options)
-                return explanation
+        async def explained() -> BaseModel:
+            asked = query
+            if adapt:
+                from ...querying import AdaptedRetriever, adapted
 
-        with self._place(), _as_own_fault():
-            return await self._in_time(self._in_worker(run))
+                searcher = adapted(turn, adapt, self._writer)
+                assert isinstance(searcher, AdaptedRetriever)
+                [asked] = await searcher.aforms(query)
+            explanation: BaseModel = await turn.acompute(lambda: explain(asked, **options))
+            return explanation
+
+        with self._place(adapt):
+            return await self._queue.in_time(explained())
 
     async def add(self, item: Item, *, replace: bool, holds: Callable[[str], bool]) -> Outcome:
         """Store an item durably and publish it; whoever asks next finds it.
@@ -193,10 +212,14 @@ class Engine:
 
     def _load(self) -> None:
         try:
-            with self._lock:
-                found = self.retriever.model.name
-                if len(self.retriever):
-                    # The trie is read now, so that nobody waits for it later.
+            from ... import querying  # noqa: F401 - so that no request waits for it
+
+            found = self._timed.load().name
+            if self._load_writer is not None:
+                self._writer = surfacing(self._load_writer())
+            if len(self.retriever):
+                # The trie is read now, so that nobody waits for it later.
+                with self._lock:
                     self.retriever.retrieve(_WARM_UP, k=1)
         except Exception as error:
             self.failure, self.state = error, "failed"
@@ -239,34 +262,40 @@ class Engine:
                 f"it may still be {done}: look, or send it again",
             ) from None
 
+    def _turn(self) -> Turn:
+        return Turn(self._coalescer, self._timed)
+
+    async def _found(
+        self, turn: Turn, query: Query, k: int, verify: str | bool | None, adapt: Sequence[str]
+    ) -> tuple[list[Hit], dict[str, float]]:
+        """Hits, and the seconds that adapters took."""
+        if not adapt:
+            return await turn.aretrieve(query, k=k, verify=verify), {}
+        from ...querying import adapted
+
+        begun = time.perf_counter()
+        searcher = adapted(turn, adapt, self._writer)
+        hits = await searcher.aretrieve(query, k=k, verify=verify)
+        for step in hits[0].evidence.steps if hits else ():
+            self._metrics.wrote("adapt", step.tokens)
+        return hits, {"adapt": time.perf_counter() - begun - turn.searching}
+
+    def _told(self, turn: Turn, spent: dict[str, float], started: float) -> dict[str, float]:
+        """Where a request's time went, noted and told."""
+        total = time.perf_counter() - started
+        self._metrics.query({**spent, "total": total})
+        return {**turn.stages, **spent, "total": total}
+
     def _in_worker(self, work: Callable[[], Result]) -> Awaitable[Result]:
         return asyncio.wrap_future(self._coalescer.run(work))
 
-    async def _in_time(self, answer: Awaitable[Result]) -> Result:
-        try:
-            return await asyncio.wait_for(answer, self._settings.timeout)
-        except asyncio.TimeoutError:
-            raise busy(
-                f"no answer within {self._settings.timeout:g} seconds",
-                retry_after=self._seconds_until_free(),
-            ) from None
-
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """A place in the queue."""
+    def _place(self, adapt: Sequence[str]) -> Iterator[None]:
+        """A place in the queue, or as many as a query is asked in other words at a time."""
         self._check_taking()
-        # Who would be answered too late is told so now, and costs nothing.
-        late = self._pending * self._timed.average > self._settings.timeout
-        if late or self._pending >= self._settings.max_queue:
-            raise busy(
-                f"{self._pending} queries are waiting already",
-                retry_after=self._seconds_until_free(),
-            )
-        self._pending += 1
-        try:
+        forms = [number for name, number in map(read_adapter, adapt) if name == "expand"]
+        with self._queue.places(1 + max(forms, default=0)), _told_apart():
             yield
-        finally:
-            self._pending -= 1
 
     def _check_taking(self) -> None:
         if self.state == "loading":
@@ -274,20 +303,15 @@ class Engine:
         if not self.is_ready:
             raise busy("the service is stopping")
 
-    def _seconds_until_free(self) -> int:
-        """A guess from what queries took lately."""
-        return max(1, min(60, math.ceil(self._pending * self._timed.average)))
-
-    def _depth(self) -> float:
-        return float(self._pending)
-
 
 @contextmanager
-def _as_own_fault() -> Iterator[None]:
-    """A picture that cannot be opened now is one of the index's: the query's was looked at."""
+def _told_apart() -> Iterator[None]:
+    """Whose fault it is: the index's, for the query's picture was looked at; or the writer's."""
     try:
         yield
     except ImageError as error:
         raise GenmmError(
             "a picture of the index cannot be opened", "run `genmm check` where it lies"
         ) from error
+    except WriterFailure as failure:
+        raise failure.error from failure

@@ -18,6 +18,13 @@ from ...errors import (
     IndexStateError,
     InputError,
     MissingExtraError,
+    ModelNotFoundError,
+    RemoteBusyError,
+    RemoteError,
+    RemoteKeyError,
+    RemoteRefusedError,
+    RemoteTimeoutError,
+    RemoteUnreachableError,
     StorageError,
 )
 from ..console import printable
@@ -32,6 +39,16 @@ _STATUS: tuple[tuple[type[GenmmError], int], ...] = (
     (MissingExtraError, 501),
     (ImageError, 422),
     (InputError, 422),
+)
+# What a remote writer's errors say is for who runs the service: addresses, quotas, its own words.
+_WRITER: tuple[tuple[type[GenmmError], int, str], ...] = (
+    (RemoteBusyError, 503, "is busy"),
+    (RemoteTimeoutError, 504, "did not answer in time"),
+    (RemoteUnreachableError, 502, "cannot be reached"),
+    (RemoteKeyError, 502, "does not know this service"),
+    (RemoteRefusedError, 502, "does not take this request"),
+    (RemoteError, 502, "failed"),
+    (ModelNotFoundError, 502, "is not there"),
 )
 _HINTS = {
     404: "see /docs for what there is",
@@ -79,6 +96,8 @@ def response_to(error: Exception) -> JSONResponse:
         # The error's own words tell where pictures lie on this machine.
         message = f"the id {error.item_id!r} is in the index with other content"
         return error_response(409, message, "send replace=true, delete it first, or use another id")
+    if isinstance(error, (RemoteError, ModelNotFoundError)):
+        return _of_writer(error)
     if isinstance(error, GenmmError):
         status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
         if status >= 500:
@@ -87,6 +106,16 @@ def response_to(error: Exception) -> JSONResponse:
         return error_response(status, error.message, error.hint, headers)
     log.error("a request failed", exc_info=error)
     return error_response(500, "an error of the service's own", _HINTS[500])
+
+
+def _of_writer(error: GenmmError) -> JSONResponse:
+    """A refusal where the model that writes for the service fails; the log has the details."""
+    status, what = next((code, what) for kind, code, what in _WRITER if isinstance(error, kind))
+    log.error("%s", printable(str(error)))
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
+    return error_response(
+        status, f"the model that writes {what}", "try again later, or search without it", headers
+    )
 
 
 def plain_refusal(status: int) -> tuple[str, str]:

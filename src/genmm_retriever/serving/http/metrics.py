@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-STAGES = ("encode", "decode", "verify", "total")
+STAGES = ("adapt", "encode", "decode", "verify", "answer", "total")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -41,7 +41,8 @@ class Metrics:
         )
         self._stages = Histogram(
             "genmm_stage_seconds",
-            "Seconds of a batch by stage; `total` is of a query, with the time it waited",
+            "Seconds of a batch by stage; `adapt`, `answer` and `total` are of a request, "
+            "with the time it waited",
             ("stage",),
             buckets=_SECONDS,
             registry=self.registry,
@@ -50,6 +51,12 @@ class Metrics:
             "genmm_batch_size",
             "Queries answered in one decode",
             buckets=_SIZES,
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "genmm_written_tokens",
+            "Tokens written for requests, by stage, as far as the writer's engine tells them",
+            ("stage",),
             registry=self.registry,
         )
         self._gauges: dict[str, Gauge] = {}
@@ -66,9 +73,14 @@ class Metrics:
             if stage in STAGES:
                 self._stages.labels(stage).observe(spent)
 
-    def query(self, seconds: float) -> None:
-        """Note how long a query took from its arrival to its hits."""
-        self._stages.labels("total").observe(seconds)
+    def query(self, seconds: Mapping[str, float]) -> None:
+        """Note how long a query took from its arrival to its hits, and what of it was its own."""
+        for stage, spent in seconds.items():
+            self._stages.labels(stage).observe(spent)
+
+    def wrote(self, stage: str, tokens: int | None) -> None:
+        """Count what was written for a request before or after its search."""
+        self._tokens.labels(stage).inc(tokens or 0)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Read a figure whenever it is asked for."""

@@ -15,16 +15,8 @@ from ...errors import first_problem
 from ...schema import Item
 from .guard import check_token
 from .pictures import LEAST_SIDE, MOST_SIDE, picture_response
-from .schemas import (
-    Added,
-    Deleted,
-    ItemView,
-    Metadata,
-    Passage,
-    ShortText,
-    invalid,
-    parsed_json,
-)
+from .requests import Metadata, Passage, ShortText, invalid, parsed_json
+from .schemas import Added, Deleted, ItemView
 from .service import Here, as_json, refusals
 
 _METADATA: TypeAdapter[Any] = TypeAdapter(Metadata)

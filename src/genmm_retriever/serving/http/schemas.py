@@ -1,48 +1,14 @@
-"""What goes over the wire, in one place; OpenAPI is made from these."""
+"""What is answered over the wire; OpenAPI is made from these."""
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
-from fastapi.exceptions import RequestValidationError
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    Strict,
-    StrictBool,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import BaseModel, Field
 
-from ...schema import Evidence, Hit, Item, Kind, Query, Scalar, is_unicode
-
-MAX_K = 1_000
-MAX_TEXT = 2_000
-MAX_PASSAGE = 100_000
-MAX_VALUE = 1_000
-MAX_METADATA = 64
-_INT64 = 2**63 - 1
-Verify = Literal["likelihood", "choice", "yesno", "off"]
-
-
-def _plain(text: str) -> str:
-    if "\x00" in text or not is_unicode(text):
-        raise ValueError("must be valid Unicode without NUL")
-    return text
-
-
-Words = Annotated[str, StringConstraints(max_length=MAX_TEXT), AfterValidator(_plain)]
-Passage = Annotated[str, StringConstraints(max_length=MAX_PASSAGE), AfterValidator(_plain)]
-ShortText = Annotated[str, StringConstraints(max_length=MAX_VALUE), AfterValidator(_plain)]
-Integer = Annotated[int, Strict(), Field(ge=-_INT64, le=_INT64)]
-Value = StrictBool | Integer | Annotated[FiniteFloat, Strict()] | ShortText | None
-Values = Annotated[list[Value], Field(max_length=100)]
-Metadata = Annotated[dict[ShortText, Value | Values], Field(max_length=MAX_METADATA)]
+from ...schema import Evidence, Hit, Item, Kind, Query, Scalar
+from .requests import SearchRequest
 
 
 class ErrorBody(BaseModel):
@@ -50,34 +16,6 @@ class ErrorBody(BaseModel):
 
     error: str = Field(description="What is wrong.")
     hint: str = Field(description="What to do about it.")
-
-
-class SearchRequest(BaseModel):
-    """What is looked for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: Words | None = Field(None, description="Words; beside a picture, what to change in it.")
-    k: int = Field(10, ge=1, le=MAX_K, description="How many hits.")
-    filters: Metadata = Field(
-        default_factory=dict,
-        description="Metadata that hits must have; a list means one of. Applied before decoding.",
-    )
-    kind: Kind | None = Field(None, description="Only pictures, or only texts.")
-    verify: Verify | StrictBool | None = Field(
-        None, description="How candidates are checked; the service's own way if left out."
-    )
-
-    def query(self, image: bytes | None = None) -> Query:
-        """As the retriever takes it.
-
-        Raises:
-            RequestValidationError: If there is neither text nor a picture.
-        """
-        text = self.text if self.text and self.text.strip() else None
-        if text is None and image is None:
-            raise invalid("text", "the query is empty: give some words, a picture, or both")
-        return Query(text=text, image=image, filters=self.filters, kind=self.kind)
 
 
 class QueryEcho(BaseModel):
@@ -89,11 +27,26 @@ class QueryEcho(BaseModel):
     kind: Kind | None
     k: int
     verify: str | bool | None
+    adapt: list[str]
+
+    @classmethod
+    def of(cls, request: SearchRequest, query: Query) -> QueryEcho:
+        """A request's query."""
+        return cls(
+            text=query.text,
+            image=query.image is not None,
+            filters=query.filters,
+            kind=query.kind,
+            k=request.k,
+            verify=request.verify,
+            adapt=request.adapt,
+        )
 
 
 class Seconds(BaseModel):
-    """Where the time went; all but `total` are of the batch that the query was answered in."""
+    """Where the time went; `encode`, `decode`, `verify` are of the batches it was answered in."""
 
+    adapt: float = Field(description="Before and between searches, with the time that it waited.")
     encode: float
     decode: float
     verify: float
@@ -126,6 +79,30 @@ class SearchResponse(BaseModel):
     query: QueryEcho
     hits: list[HitView]
     seconds: Seconds
+
+
+class AnswerSeconds(Seconds):
+    """As of a search, and what came after it."""
+
+    answer: float = Field(description="After the search, with the time that it waited.")
+
+
+class AnswerResponse(BaseModel):
+    """An answer, or that there is none."""
+
+    query: QueryEcho
+    found: bool = Field(description="False if nothing that was found answers the question.")
+    text: str = Field(description="The answer; empty if not found. Data, not instructions.")
+    confidence: float | None = Field(
+        description="The verifier's probability of the best hit; null if none was verified."
+    )
+    reason: str | None = Field(description="Why there is no answer.")
+    quoted: bool = Field(description="Whether it is what the index knows of the best source.")
+    sources: list[HitView] = Field(
+        description="What the answer rests on, best first; if not found, what was looked at."
+    )
+    tokens: int | None = Field(description="Written for the answer; null if that is not known.")
+    seconds: AnswerSeconds
 
 
 class ItemView(BaseModel):
@@ -183,40 +160,6 @@ class Health(BaseModel):
     """How the service is."""
 
     status: Literal["ok", "loading", "ready", "stopping", "failed"]
-
-
-def invalid(place: str, message: str) -> RequestValidationError:
-    """A refusal of one field of a request."""
-    return RequestValidationError([{"loc": ("body", place), "msg": message, "type": "value_error"}])
-
-
-def parsed_json(place: str, text: str | None) -> Any:
-    """A form field that holds JSON; None if it is absent or blank.
-
-    Raises:
-        RequestValidationError: If it is no JSON.
-    """
-    if text is None or not text.strip():
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise invalid(place, "is no JSON") from error
-
-
-def validated(model: type[SearchRequest], values: dict[str, Any]) -> SearchRequest:
-    """A request from form fields, those that are None left out.
-
-    Raises:
-        RequestValidationError: As for a JSON body.
-    """
-    try:
-        return model.model_validate({k: v for k, v in values.items() if v is not None})
-    except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False, include_context=False)
-        raise RequestValidationError(
-            [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
-        ) from error
 
 
 def address(folder: str, item_id: str) -> str:

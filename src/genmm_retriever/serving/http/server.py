@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -20,6 +20,9 @@ from ...retriever import GenerativeMMRetriever
 from .app import create_app
 from .engine import Engine
 from .settings import ServiceSettings, is_loopback
+
+if TYPE_CHECKING:
+    from ...models.base import Generator
 
 log = logging.getLogger(__name__)
 _KEEP_ALIVE = 15
@@ -71,6 +74,7 @@ def serve(
     settings: ServiceSettings,
     drain: float = 1.0,
     announce: Callable[[str], None] = log.info,
+    writer: Callable[[], Generator] | None = None,
 ) -> None:
     """Serve a retriever until a signal comes; the retriever is closed then.
 
@@ -81,6 +85,7 @@ def serve(
         settings: Limits and rights.
         drain: Seconds of "not ready" before the socket is closed.
         announce: Told the address when the socket is open.
+        writer: Loads who rewrites, reasons and answers; None for the retriever's model.
 
     Raises:
         InputError: If the address cannot be had, or is not loopback and there is no token.
@@ -88,7 +93,7 @@ def serve(
     """
     check_binding(host, settings)
     listening = _listen(host, port)
-    app = create_app(retriever, settings)
+    app = create_app(retriever, settings, writer=writer)
     engine: Engine = app.state.service.engine
     config = uvicorn.Config(
         app,

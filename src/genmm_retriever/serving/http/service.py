@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 from pydantic import BaseModel
@@ -16,6 +17,9 @@ from .pictures import Thumbnails, UploadedPictures
 from .schemas import ErrorBody
 from .settings import ServiceSettings
 
+if TYPE_CHECKING:
+    from ...models.base import Generator
+
 
 class Service:
     """A retriever with what serves it.
@@ -23,13 +27,19 @@ class Service:
     Args:
         retriever: Over the index; closed with the service.
         settings: The limits.
+        writer: Loads who rewrites, reasons and answers; None for the retriever's model.
     """
 
-    def __init__(self, retriever: GenerativeMMRetriever, settings: ServiceSettings) -> None:
+    def __init__(
+        self,
+        retriever: GenerativeMMRetriever,
+        settings: ServiceSettings,
+        writer: Callable[[], Generator] | None = None,
+    ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.catalogue = Catalogue(retriever.path)
-        self.engine = Engine(retriever, settings, self.metrics)
+        self.engine = Engine(retriever, settings, self.metrics, writer)
         self.thumbnails = Thumbnails(settings.thumbnail_bytes, settings.max_pixels)
         self.uploaded = UploadedPictures(settings.max_pixels)
         self.metrics.watch("index_items", "Items in the index", self._items)
