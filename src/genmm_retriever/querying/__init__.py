@@ -9,6 +9,7 @@ from genmm_retriever.querying.answering import Answer, Answerer
 from genmm_retriever.querying.choosing import ADAPTERS, adapted, check_adapters
 from genmm_retriever.querying.composing import ComposedQueryAdapter
 from genmm_retriever.querying.computing import Searcher
+from genmm_retriever.querying.consistency import ConsistentRetriever
 from genmm_retriever.querying.expanding import QueryExpander
 from genmm_retriever.querying.fusing import fuse
 from genmm_retriever.querying.reasoning import ReasoningRetriever
@@ -22,6 +23,7 @@ __all__ = [
     "Answer",
     "Answerer",
     "ComposedQueryAdapter",
+    "ConsistentRetriever",
     "QueryAdapter",
     "QueryExpander",
     "QueryRewriter",
