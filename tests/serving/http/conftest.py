@@ -109,9 +109,12 @@ def serve(tiny_builtin, tmp_path):
     """Starts a service in this process: its client, ready to be asked."""
     clients = []
 
-    def start(path, *, ready=True, static=tmp_path / "no-page", headers=None, **settings):
+    def start(
+        path, *, ready=True, static=tmp_path / "no-page", headers=None, writer=None, **limits
+    ):
         retriever = GenerativeMMRetriever.from_index(path, model=tiny_builtin)
-        app = create_app(retriever, ServiceSettings(**settings), static=static)
+        load = None if writer is None else lambda: writer
+        app = create_app(retriever, ServiceSettings(**limits), static=static, writer=load)
         client = TestClient(app, base_url=LOCAL, headers=headers, follow_redirects=False)
         client.__enter__()
         clients.append(client)

@@ -25,16 +25,17 @@ const wait = (ms, signal) =>
   });
 
 function request(query, picture) {
-  const { text, k, kind, verify, filters } = query;
+  const { text, k, kind, verify, adapt, filters } = query;
   const fields = { text: text || null, k, kind: kind || null, verify: verify || null };
   if (!picture) {
-    const body = { ...fields, filters };
+    const body = { ...fields, adapt: adapt ? [adapt] : null, filters };
     for (const name of Object.keys(body)) if (body[name] === null) delete body[name];
     return { body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, path: "" };
   }
   const body = new FormData();
   body.append("image", picture, picture.name || "picture");
   for (const [name, value] of Object.entries(fields)) if (value !== null) body.append(name, value);
+  if (adapt) body.append("adapt", adapt);
   if (Object.keys(filters).length) body.append("filters", JSON.stringify(filters));
   return { body, headers: {}, path: "/upload" };
 }

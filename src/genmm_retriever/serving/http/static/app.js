@@ -1,16 +1,17 @@
 // The page: what is asked, in form and address; what comes back, in grid and panel.
 
 import { ask, info, Refused } from "./api.js";
-import { $, h, icon, plural } from "./dom.js";
+import { $, h, plural } from "./dom.js";
+import { Filters } from "./filters.js";
 import { Panel } from "./panel.js";
+import { Pictures } from "./pictures.js";
 import { Results } from "./results.js";
-import { DEFAULT_K, read, readings, sameQuery, shownFilters, withFilter, withoutFilter, write } from "./state.js";
+import { DEFAULT_K, read, sameQuery, shownFilters, withFilter, write } from "./state.js";
+import { SEVERAL } from "./steps.js";
 
 const EXPLAINED_MOST = 48;
+const OPTIONS = ["kind", "verify", "adapt", "k"];
 
-// A picture has no place in an address: those of this visit are kept by number.
-const pictures = new Map();
-let picture = null; // { number, file, address } of what is asked now
 let state = read(location.search);
 let answer = null; // what the service said last
 let explanation = null; // a promise of how that was written
@@ -35,9 +36,16 @@ const panel = new Panel({
   filter: (field, values) => submit({ filters: withFilter(state.filters, field, values) }),
 });
 
+const filters = new Filters({ current: () => state.filters, change: (next) => submit({ filters: next }) });
+const pictures = new Pictures({
+  chosen: (number) => submit({}, number),
+  refused: (name) => notice(`${name} is not a picture.`, "Choose a JPEG, PNG, WebP or the like.", null, "alert"),
+  isOff: () => panel.isOpen,
+});
+
 // ------------------------------------------------------------ asking
 
-const isEmpty = (one) => !one.text.trim() && !picture;
+const isEmpty = (one) => !one.text.trim() && !pictures.current;
 
 async function search() {
   asked.abort();
@@ -56,7 +64,7 @@ async function search() {
   results.wait(Math.min(state.k, 12));
   say("Searching");
   try {
-    const found = await ask("search", state, picture?.file, { signal, onBusy });
+    const found = await ask("search", state, pictures.current?.file, { signal, onBusy });
     if (signal.aborted) return;
     answer = found;
     show();
@@ -97,7 +105,8 @@ function show() {
   $("summary").hidden = hits.length === 0;
   $("count").textContent = `${plural(hits.length, "result")} for ${subject}`;
   $("timing").textContent = `${seconds.total.toFixed(seconds.total < 10 ? 1 : 0)} s`;
-  $("timing").title = ["encode", "decode", "verify"].map((name) => `${name} ${seconds[name].toFixed(2)} s`).join(" · ");
+  const stages = ["adapt", "encode", "decode", "verify"].filter((name) => seconds[name] !== undefined);
+  $("timing").title = stages.map((name) => `${name} ${seconds[name].toFixed(2)} s`).join(" · ");
   say(`${plural(hits.length, "result")} for ${subject}`);
   results.show(hits);
   if (!hits.length) nothing();
@@ -119,9 +128,13 @@ function nothing() {
 async function explain(tell) {
   const { signal } = asked;
   if (explanation === null) {
-    const query = { ...state, k: Math.min(state.k, EXPLAINED_MOST) };
+    // Of a query that is asked several times, as it was put by whoever asked.
+    const adapt = SEVERAL.includes(state.adapt) ? "" : state.adapt;
+    const query = { ...state, adapt, k: Math.min(state.k, EXPLAINED_MOST) };
     const busy = (seconds) => tell(`The server is busy. Asking again in ${plural(Math.ceil(seconds), "second")}.`);
-    const mine = ask("explain", query, picture?.file, { signal, onBusy: busy });
+    const several = adapt !== state.adapt;
+    const told = ask("explain", query, pictures.current?.file, { signal, onBusy: busy });
+    const mine = told.then((found) => ({ ...found, several }));
     explanation = mine;
     mine.catch(() => {
       if (explanation === mine) explanation = null;
@@ -159,8 +172,8 @@ function openFromState() {
 // ------------------------------------------------------------ the address and the form
 
 /** Go to a state: a new entry in the history, unless it is put in place of the last. */
-function go(next, { replace = false, number = picture?.number ?? null } = {}) {
-  const isSame = sameQuery(state, next) && number === (picture?.number ?? null);
+function go(next, { replace = false, number = pictures.number } = {}) {
+  const isSame = sameQuery(state, next) && number === pictures.number;
   const over = replace ? Boolean(history.state?.over) : isSame && (next.open !== null || next.whole);
   const entry = { picture: number, over };
   if (replace) history.replaceState(entry, "", write(next));
@@ -170,7 +183,7 @@ function go(next, { replace = false, number = picture?.number ?? null } = {}) {
 
 function arrive(next, number, isSame) {
   state = next;
-  take(number);
+  pictures.take(number);
   fillForm();
   if (isSame && answer) openFromState();
   else {
@@ -182,60 +195,43 @@ function arrive(next, number, isSame) {
 window.addEventListener("popstate", (event) => {
   const next = read(location.search);
   const number = event.state?.picture ?? null;
-  arrive(next, number, sameQuery(state, next) && number === (picture?.number ?? null));
+  arrive(next, number, sameQuery(state, next) && number === pictures.number);
 });
 
 /** Ask what the form says, with changes. */
-function submit(changes = {}, number = picture?.number ?? null) {
+function submit(changes = {}, number = pictures.number) {
   const next = {
     ...state,
     text: $("q").value,
     kind: $("kind").value,
     verify: $("verify").value,
+    adapt: $("adapt").value,
     k: Number($("k").value),
     open: null,
     whole: false,
     ...changes,
   };
-  const unchanged = sameQuery(state, next) && number === (picture?.number ?? null);
+  const unchanged = sameQuery(state, next) && number === pictures.number;
   go(next, { number, replace: unchanged });
   if (unchanged && answer) search();
 }
 
 function fillForm() {
   if ($("q").value !== state.text) $("q").value = state.text;
-  $("kind").value = state.kind;
-  $("verify").value = state.verify;
+  for (const name of ["kind", "verify", "adapt"]) $(name).value = state[name];
   if (![...$("k").options].some((option) => Number(option.value) === state.k)) {
     $("k").append(h("option", { text: state.k }));
   }
   $("k").value = String(state.k);
-  const chips = shownFilters(state.filters).map(([field, text]) =>
-    h(
-      "li",
-      { class: "chip" },
-      `${field} = ${text}`,
-      h(
-        "button",
-        {
-          type: "button",
-          class: "icon",
-          "aria-label": `Remove the filter ${field} = ${text}`,
-          on: { click: () => submit({ filters: withoutFilter(state.filters, field, text) }) },
-        },
-        icon("close"),
-      ),
-    ),
-  );
-  $("filter-list").replaceChildren(...chips);
+  filters.show(state.filters);
 }
 
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (document.activeElement?.closest("#filter-form")) saveFilter();
+  if (filters.isEdited) filters.save();
   else submit();
 });
-for (const name of ["kind", "verify", "k"]) {
+for (const name of OPTIONS) {
   $(name).addEventListener("change", () => {
     if (!isEmpty({ text: $("q").value })) submit();
   });
@@ -246,85 +242,6 @@ $("home").addEventListener("click", (event) => {
   $("q").focus();
 });
 $("explain").addEventListener("click", () => go({ ...state, open: null, whole: true }));
-
-function showFilterForm(shown) {
-  $("filter-form").hidden = !shown;
-  $("add-filter").setAttribute("aria-expanded", String(shown));
-  (shown ? $("filter-key") : $("add-filter")).focus();
-}
-
-function saveFilter() {
-  const [field, value] = [$("filter-key").value.trim(), $("filter-value").value.trim()];
-  if (!field || !value) {
-    (field ? $("filter-value") : $("filter-key")).focus();
-    return;
-  }
-  $("filter-key").value = $("filter-value").value = "";
-  showFilterForm(false);
-  submit({ filters: withFilter(state.filters, field, readings(value)) });
-}
-
-$("add-filter").addEventListener("click", () => showFilterForm($("filter-form").hidden));
-$("filter-save").addEventListener("click", saveFilter);
-$("filter-form").addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  event.stopPropagation();
-  showFilterForm(false);
-});
-
-// ------------------------------------------------------------ pictures
-
-/** Make a picture of this visit the one that is asked with; null for none. */
-function take(number) {
-  picture = pictures.get(number) ?? null;
-  $("picked").hidden = picture === null;
-  if (picture) $("picked-image").src = picture.address;
-  else $("picked-image").removeAttribute("src");
-  $("q").placeholder = picture ? "What to change in it, or nothing" : "A dog catching a frisbee";
-}
-
-function choose(file) {
-  if (!file) return;
-  if (!file.type.startsWith("image/")) {
-    notice(`${file.name || "That"} is not a picture.`, "Choose a JPEG, PNG, WebP or the like.", null, "alert");
-    return;
-  }
-  const number = Date.now() + Math.random();
-  pictures.set(number, { number, file, address: URL.createObjectURL(file) });
-  submit({}, number);
-}
-
-$("pick").addEventListener("click", () => $("file").click());
-$("file").addEventListener("change", () => {
-  choose($("file").files[0]);
-  $("file").value = "";
-});
-$("unpick").addEventListener("click", () => {
-  submit({}, null);
-  $("q").focus();
-});
-document.addEventListener("paste", (event) => {
-  const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
-  if (!file || panel.isOpen) return;
-  event.preventDefault();
-  choose(file);
-});
-
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-document.addEventListener("dragover", (event) => {
-  if (!carriesFiles(event) || panel.isOpen) return;
-  event.preventDefault();
-  $("drop").hidden = false;
-});
-document.addEventListener("dragleave", (event) => {
-  if (event.relatedTarget === null) $("drop").hidden = true;
-});
-document.addEventListener("drop", (event) => {
-  $("drop").hidden = true;
-  if (!carriesFiles(event) || panel.isOpen) return;
-  event.preventDefault();
-  choose(event.dataTransfer.files[0]);
-});
 
 // ------------------------------------------------------------ keys, notices, the beginning
 
@@ -362,7 +279,7 @@ async function tellInfo() {
 
 history.replaceState({ picture: null, over: false }, "", location.href);
 fillForm();
-take(null);
+pictures.take(null);
 tellInfo();
 search();
 if (!state.text) $("q").focus();

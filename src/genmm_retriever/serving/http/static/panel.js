@@ -2,6 +2,7 @@
 
 import { $, bar, h, icon, percent, plural, signed } from "./dom.js";
 import { nameOf } from "./results.js";
+import { before } from "./steps.js";
 import { drawTree } from "./tree.js";
 
 const PARTS = {
@@ -12,6 +13,7 @@ const PARTS = {
   generation: ["Generation", "score of what was written (nats)"],
   choice: ["Choice", "log-odds that the model picks this one"],
   yes: ["Yes over no", "log-odds that the model says it fits"],
+  fused: ["Fused", "rank in all searches for it together, at most 1"],
   bias: ["Bias", "the same for every item"],
 };
 
@@ -59,7 +61,7 @@ export class Panel {
     const title = `Result ${hit.rank} of ${count.toLocaleString("en")}`;
     const tree = section("How it was written", "written");
     const check = section("How it was checked", "checked");
-    this.#open(title, [figure(hit), facts(hit, this.actions.filter), tree, check]);
+    this.#open(title, [figure(hit), facts(hit, this.actions.filter), before(hit.evidence), tree, check].filter(Boolean));
     this.#explain(
       (explanation) => {
         const found = explanation.hits.find((one) => one.hit.id === hit.id);
@@ -114,6 +116,7 @@ export class Panel {
       `The ${explanation.beams === 1 ? "beginning" : `${explanation.beams} beginnings`} that led to the best of ${plural(explanation.hypotheses, "identifier")} found.`,
       "A percentage is the model's choice among the tokens that still lead to an item; what then follows without alternative is grey, what was left open is slanted.",
       explanation.guided ? "The contrastive head looked ahead to topics." : "",
+      explanation.several ? "It is drawn for the query as you put it; the further searches are not." : "",
     ];
     const filled = hit?.evidence.filled
       ? h("p", { text: "Nothing that was written led to this item; it fills up the number asked for." })
@@ -169,10 +172,16 @@ function marked(text, hit) {
   return [...parts, points.slice(at).join("")].filter((part) => part !== "");
 }
 
+/** What a score is a share of. */
+function meaning(evidence) {
+  if (evidence.parts.fused !== undefined) return " of the best rank in every search";
+  return evidence.verification === null ? " of the generation scores" : " verified";
+}
+
 function facts(hit, filter) {
   const { evidence } = hit;
   const rows = [
-    ["Score", h("span", { class: "big" }, h("b", { text: percent(hit.score) }), evidence.verification === null ? " of the generation scores" : " verified")],
+    ["Score", h("span", { class: "big" }, h("b", { text: percent(hit.score) }), meaning(evidence))],
     hit.title ? ["Title", hit.title] : null,
     evidence.caption && evidence.caption !== hit.text ? ["Known as", h("span", {}, marked(evidence.caption, hit))] : null,
     hit.text && hit.image ? ["Text", hit.text] : null,

@@ -135,7 +135,8 @@ function card(hit, number, of) {
 
 /** All that a card tells, as one sentence. */
 function spoken(hit, name, of) {
-  const how = hit.evidence.verification === null ? "generation share" : "verified";
+  const fused = hit.evidence.parts.fused !== undefined;
+  const how = fused ? "fused" : hit.evidence.verification === null ? "generation share" : "verified";
   const led = hit.evidence.filled ? "nothing written led here" : `written: ${written(hit)}`;
   return `${hit.rank} of ${of}: ${name.slice(0, 160)}. ${how} ${percent(hit.score)}; ${led}`;
 }

@@ -1,8 +1,9 @@
-// What is asked, in the address: ?q=…&k=…&kind=…&verify=…&filters=…&open=…
+// What is asked, in the address: ?q=…&k=…&kind=…&verify=…&adapt=…&filters=…&open=…
 
 export const DEFAULT_K = 12;
 export const MOST_K = 1000;
 const KINDS = ["image", "text"];
+const ADAPTERS = ["rewrite", "expand", "reason", "compose"];
 const VERIFIERS = ["likelihood", "choice", "yesno", "off"];
 
 /** The state that an address tells; what makes no sense in it is left out. */
@@ -14,6 +15,7 @@ export function read(search) {
     k: Number.isInteger(k) && k >= 1 && k <= MOST_K ? k : DEFAULT_K,
     kind: KINDS.includes(params.get("kind")) ? params.get("kind") : "",
     verify: VERIFIERS.includes(params.get("verify")) ? params.get("verify") : "",
+    adapt: ADAPTERS.includes(params.get("adapt")) ? params.get("adapt") : "",
     filters: filtersOf(params.get("filters")),
     open: params.get("open"),
     whole: params.has("written"),
@@ -27,6 +29,7 @@ export function write(state) {
   if (state.k !== DEFAULT_K) params.set("k", state.k);
   if (state.kind) params.set("kind", state.kind);
   if (state.verify) params.set("verify", state.verify);
+  if (state.adapt) params.set("adapt", state.adapt);
   if (Object.keys(state.filters).length) params.set("filters", JSON.stringify(state.filters));
   if (state.open !== null) params.set("open", state.open);
   if (state.whole) params.set("written", "");
