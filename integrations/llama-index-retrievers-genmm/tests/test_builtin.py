@@ -102,10 +102,10 @@ def test_persist_and_load(index: Path, tmp_path: Path) -> None:
 
 async def test_adapters_and_grounded_answers(opened: GenerativeMMRetriever) -> None:
     core: Any = opened.core
-    wordy = "Hello! Could you please find me the picture of a cup of coffee on a table? Thanks!"
+    wordy = "Hello! Could you please find me the picture of a motorcycle in a garage? Thanks!"
     within = GenerativeMMRetriever(adapted(core, ["rewrite"]), 3, kind="image")
     first = (await within.aretrieve(wordy))[0]
-    assert first.node_id == "coffee.png"
+    assert first.node_id == "motorcycle_left.png"
     (step,) = first.metadata["steps"]
     assert (step["adapter"], step["changed"]) == ("rewrite", True)
     assert step["tokens"]
@@ -115,7 +115,7 @@ async def test_adapters_and_grounded_answers(opened: GenerativeMMRetriever) -> N
     response = TransformQueryEngine(engine, transform).query(wordy)
     assert response.metadata["found"]
     assert response.metadata["quoted"]
-    assert [node.node_id for node in response.source_nodes] == ["coffee.png"]
+    assert [node.node_id for node in response.source_nodes] == ["motorcycle_left.png"]
     sure = GroundedQueryEngine(Answerer(core, threshold=1.0))
     unsure = await sure.aquery("an elephant in a swimming pool")
     assert not unsure.metadata["found"]

@@ -126,20 +126,20 @@ def test_content_blocks(opened: GenerativeMMRetriever) -> None:
 
 async def test_adapters_and_grounded_answers(opened: GenerativeMMRetriever) -> None:
     core: Any = opened.core
-    wordy = "Hello! Could you please find me the picture of a cup of coffee on a table? Thanks!"
+    wordy = "Hello! Could you please find me the picture of a motorcycle in a garage? Thanks!"
     adapter = GenmmQueryAdapter(adapters=[QueryRewriter(core.model)], core=core)
     (step,) = adapter.invoke(wordy).steps
     assert (step.adapter, step.changed) == ("rewrite", True)
     assert step.tokens
     found = await (adapter | opened).ainvoke(wordy, kind="image")
-    assert found[0].id == "coffee.png"
+    assert found[0].id == "motorcycle_left.png"
     within = GenerativeMMRetriever(core=adapted(core, ["rewrite"]), k=3).invoke(wordy, kind="image")
     assert [document.id for document in within] == [document.id for document in found]
     assert within[0].metadata["steps"][0]["text"] == step.text
-    told = GenmmAnswerer(answerer=Answerer(core)).invoke("a cup of coffee", kind="image")
+    told = GenmmAnswerer(answerer=Answerer(core)).invoke("a motorcycle", kind="image")
     assert told["found"]
     assert told["quoted"]
-    assert [document.id for document in told["documents"]] == ["coffee.png"]
+    assert [document.id for document in told["documents"]] == ["motorcycle_left.png"]
     sure = GenmmAnswerer(answerer=Answerer(core, threshold=1.0))
     unsure = await sure.ainvoke("an elephant in a swimming pool")
     assert not unsure["found"]
