@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.queries import rewrite_prompt
-from genmm_retriever.models.base import Generator
+from genmm_retriever.models.base import Generator, Prompt
 from genmm_retriever.querying.adapters import Draft, QueryAdapter
+from genmm_retriever.querying.clauses import describing_clauses
 from genmm_retriever.querying.forms import Constraints
 from genmm_retriever.querying.guard import (
     LEAST_KEPT,
@@ -30,9 +31,9 @@ class QueryRewriter(QueryAdapter):
     """A verbose request becomes short constraints (as in arXiv 2602.07125).
 
     Short queries, and those with a picture, are left alone. A rewriting that drops more than 40
-    percent of the query's telling words, or all of its numbers, is not taken. The builtin model
-    writes captions of fitting pictures instead, of which that is taken which keeps the most and
-    adds the least.
+    percent of the query's telling words is not taken. The builtin model keeps the clauses that
+    describe, word by word; of a single clause it writes captions of fitting pictures, of which
+    that is taken which keeps the most and adds the least.
 
     Args:
         model: Writes.
@@ -68,13 +69,7 @@ class QueryRewriter(QueryAdapter):
         texts = [query.text or "" for query in queries]
         prompts = [rewrite_prompt(text, self.model) for text in texts]
         if is_builtin(self.model):
-            found = write_freely(
-                self.model, prompts, number=_SAMPLES, max_words=MAX_WORDS, seed=self.seed
-            )
-            return [
-                self._draft(query, one.texts, one.tokens, one.seconds, None)
-                for query, one in zip(queries, found, strict=True)
-            ]
+            return self._picked_or_imagined(queries, prompts)
         said = ask_for(self.model, prompts, Constraints, seed=self.seed)
         return [
             self._draft(
@@ -86,6 +81,37 @@ class QueryRewriter(QueryAdapter):
             )
             for query, one in zip(queries, said, strict=True)
         ]
+
+    def _picked_or_imagined(
+        self, queries: Sequence[Query], prompts: Sequence[Prompt]
+    ) -> list[Draft]:
+        """The describing clauses of a query; the truest of sampled captions if it has but one."""
+        drafts: list[Draft | None] = []
+        for query, one in zip(
+            queries,
+            describing_clauses(self.model, [query.text or "" for query in queries]),
+            strict=True,
+        ):
+            if one is None:
+                drafts.append(None)
+                continue
+            new = query.model_copy(update={"text": one.text}) if one.left_out else None
+            note = f"left out: {'; '.join(one.left_out)}" if one.left_out else "all of it describes"
+            drafts.append(Draft(new, note, 0, one.seconds))
+        rest = [place for place, draft in enumerate(drafts) if draft is None]
+        if rest:
+            written = write_freely(
+                self.model,
+                [prompts[place] for place in rest],
+                number=_SAMPLES,
+                max_words=MAX_WORDS,
+                seed=self.seed,
+            )
+            for place, said in zip(rest, written, strict=True):
+                drafts[place] = self._draft(
+                    queries[place], said.texts, said.tokens, said.seconds, None
+                )
+        return [draft for draft in drafts if draft is not None]
 
     def _draft(
         self,

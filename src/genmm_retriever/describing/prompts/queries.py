@@ -1,8 +1,9 @@
 """Prompts of query adapters: what is done to a query before, or between, searches.
 
 Instructed models answer in JSON, whose fields are those of `querying.forms`. The builtin model
-knows one form that helps here, `Describe: TEXT`, after which it writes what a caption of a
-fitting picture would say. `QUERY_PROMPT_VERSION` changes with any wording below.
+knows two forms that help here: `Describe: TEXT`, after which it writes what a caption of a
+fitting picture would say, and `Describe.`, after which it knows a caption from other lines.
+`QUERY_PROMPT_VERSION` changes with any wording below.
 """
 
 from __future__ import annotations
@@ -87,6 +88,16 @@ def imagine_prompt(*texts: str) -> Prompt:
     """
     words = ", ".join(data_text(text).rstrip(" .,;") for text in texts)
     return Prompt((TextPart(f"Describe: {words}"),))
+
+
+def as_caption_prompt() -> Prompt:
+    """After which the builtin model finds captions likely, whatever the picture."""
+    return Prompt((TextPart("Describe."),))
+
+
+def as_letter_prompt() -> Prompt:
+    """After which it finds likely what people write to one another."""
+    return Prompt((TextPart("Write a letter."),))
 
 
 def resolve_prompt(text: str, image: ImagePart) -> Prompt:
