@@ -92,7 +92,13 @@ class ScriptedSearcher:
             if key in words:
                 return [
                     hit(name, rank, probability).model_copy(
-                        update={"evidence": Evidence(verification=probability, steps=query.steps)}
+                        update={
+                            "evidence": Evidence(
+                                verification=probability,
+                                steps=query.steps,
+                                rewritings=query.rewritings,
+                            )
+                        }
                     )
                     for rank, (name, probability) in enumerate(found, start=1)
                 ]

@@ -20,6 +20,7 @@ COMMANDS = [
     "check",
     "describe",
     "search",
+    "ask",
     "eval",
     "convert",
     "triplets",
