@@ -186,6 +186,7 @@ def test_the_interface_is_told_without_loading_anything(client):
     assert client.get("/docs/style.css").headers["content-type"].startswith("text/css")
     wanted = {
         "/api/search", "/api/search/upload", "/api/explain", "/api/explain/upload",
+        "/api/ask", "/api/ask/upload",
         "/api/items", "/api/items/{id}", "/api/images/{id}", "/api/thumbnails/{id}",
         "/api/info", "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
