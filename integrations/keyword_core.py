@@ -12,7 +12,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -354,6 +354,15 @@ class SearcherCore(KeywordCore):
         with self.lock:
             self.held += 1
             yield
+
+    async def acompute(self, work: Callable[[], Any]) -> Any:
+        """Do work in a thread, with the model held."""
+
+        def held() -> Any:
+            with self.computing():
+                return work()
+
+        return await asyncio.to_thread(held)
 
     def retrieve_batch(
         self, queries: Sequence[str | Query], *, k: int | None = None, verify: Any = None
