@@ -12,17 +12,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from genmm_retriever.checks import as_query, checked_k
-from genmm_retriever.corpus.images import open_image
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.answers import answer_prompt
-from genmm_retriever.errors import ImageError, InputError
-from genmm_retriever.models.base import Generator, ImagePart
+from genmm_retriever.errors import InputError
+from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.computing import Searcher, holding, is_local, off_loop
 from genmm_retriever.querying.forms import GroundedAnswer
 from genmm_retriever.querying.reasoner import words_of
 from genmm_retriever.querying.resolving import ReferenceResolver
 from genmm_retriever.querying.wrapping import Filters
-from genmm_retriever.querying.writing import ask_for, is_builtin, looked_at
+from genmm_retriever.querying.writing import ask_for, is_builtin, looked_at, picture_of
 from genmm_retriever.schema import Hit, ImageRef, Kind, Query
 
 MAX_SOURCES = 20
@@ -205,7 +204,9 @@ class Answerer:
                 quoted=True,
             )
         with self._holding(model):
-            sources = [(words_of(hit), self._picture(hit, model)) for hit in hits]
+            sources = [
+                (words_of(hit), picture_of(model, hit) if self.pictures else None) for hit in hits
+            ]
             prompt = answer_prompt(_words_asked(query), looked_at(model, query), sources)
             [said] = ask_for(model, [prompt], GroundedAnswer, seed=self.seed, strict=True)
         found, text, used, reason = _read(said.value, said.problem, hits)
@@ -223,17 +224,6 @@ class Answerer:
         if self.retriever is not None:
             return holding(self.retriever, model)
         return self._alone if is_local(model) else nullcontext()
-
-    def _picture(self, hit: Hit, model: Generator) -> ImagePart | None:
-        """A source's picture, if the model is to see it and it can be opened."""
-        if not self.pictures or hit.item.image is None:
-            return None
-        if not getattr(model, "supports_images", True):
-            return None
-        try:
-            return ImagePart(open_image(hit.item.image))
-        except ImageError:
-            return None
 
 
 def _words_asked(query: Query) -> str:

@@ -13,19 +13,25 @@ from functools import partial
 from typing import Any
 
 from genmm_retriever.checks import as_query, checked_k
-from genmm_retriever.corpus.images import open_image
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts import describe_prompt
 from genmm_retriever.describing.prompts.queries import back_prompt, imagine_prompt, reverse_prompt
-from genmm_retriever.errors import CapabilityError, ImageError, InputError
+from genmm_retriever.errors import CapabilityError, InputError
 from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.querying.computing import Searched, Searcher, holding, look_up, off_loop
 from genmm_retriever.querying.forms import WayBack
-from genmm_retriever.querying.fusing import fuse, summed
+from genmm_retriever.querying.fusing import fuse, summed, with_evidence
 from genmm_retriever.querying.guard import new_words
 from genmm_retriever.querying.reasoner import words_of
 from genmm_retriever.querying.wrapping import WrappedRetriever
-from genmm_retriever.querying.writing import Said, ask_for, is_builtin, looked_at, write_freely
+from genmm_retriever.querying.writing import (
+    Said,
+    ask_for,
+    is_builtin,
+    looked_at,
+    picture_of,
+    write_freely,
+)
 from genmm_retriever.schema import Hit, Query, QueryStep
 
 _NAME = "consistency"
@@ -113,7 +119,10 @@ class ConsistentRetriever(WrappedRetriever):
             tokens=way.tokens,
             seconds=time.perf_counter() - start,
         )
-        return [_with_step(hit, step) for hit in _ordered(hits, scores, k)]
+        return [
+            with_evidence(hit, steps=(*hit.evidence.steps, step))
+            for hit in _ordered(hits, scores, k)
+        ]
 
     def _way(self, query: Query, model: Any) -> Said[WayBack]:
         """The query's picture in words, and the reverse request."""
@@ -143,12 +152,9 @@ class ConsistentRetriever(WrappedRetriever):
 
 
 def _shown(hit: Hit, model: Any) -> ImagePart | str:
-    if hit.item.image is None or is_builtin(model) or not model.supports_images:
-        return clean_caption(words_of(hit), max_words=_MAX_WORDS)
-    try:
-        return ImagePart(open_image(hit.item.image))
-    except ImageError:
-        return clean_caption(words_of(hit), max_words=_MAX_WORDS)
+    """A hit's picture where the model goes on from one, else its words."""
+    picture = None if is_builtin(model) else picture_of(model, hit)
+    return picture or clean_caption(words_of(hit), max_words=_MAX_WORDS)
 
 
 def _ordered(hits: list[Hit], scores: Sequence[float], k: int) -> list[Hit]:
@@ -156,20 +162,9 @@ def _ordered(hits: list[Hit], scores: Sequence[float], k: int) -> list[Hit]:
     if not scores:
         return hits[:k]
     known = [
-        hit.model_copy(
-            update={
-                "evidence": hit.evidence.model_copy(
-                    update={"parts": {**hit.evidence.parts, _NAME: score}}
-                )
-            }
-        )
+        with_evidence(hit, parts={**hit.evidence.parts, _NAME: score})
         for hit, score in zip(hits, scores, strict=False)
     ]
     order = sorted(range(len(known)), key=lambda place: -scores[place])
     back = [known[place].model_copy(update={"rank": n}) for n, place in enumerate(order, start=1)]
     return fuse([[*known, *hits[len(known) :]], back], k)
-
-
-def _with_step(hit: Hit, step: QueryStep) -> Hit:
-    evidence = hit.evidence.model_copy(update={"steps": (*hit.evidence.steps, step)})
-    return hit.model_copy(update={"evidence": evidence})

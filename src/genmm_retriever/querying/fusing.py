@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, zip_longest
+from typing import Any
 
 from genmm_retriever.schema import Hit
 
@@ -70,5 +71,10 @@ def summed(timings: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _fused(hit: Hit, score: float, rank: int) -> Hit:
     parts = {**hit.evidence.parts, "fused": score}
-    evidence = hit.evidence.model_copy(update={"parts": parts})
-    return hit.model_copy(update={"score": score, "rank": rank, "evidence": evidence})
+    return with_evidence(hit, parts=parts).model_copy(update={"score": score, "rank": rank})
+
+
+def with_evidence(hit: Hit, **changes: Any) -> Hit:
+    """A hit with some fields of its evidence changed."""
+    evidence = hit.evidence.model_copy(update=changes)
+    return hit.model_copy(update={"evidence": evidence})

@@ -17,7 +17,7 @@ from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import searched_for
 from genmm_retriever.querying.computing import Searched, Searcher, holding, look_up, off_loop
-from genmm_retriever.querying.fusing import fuse, interleaved, summed
+from genmm_retriever.querying.fusing import fuse, interleaved, summed, with_evidence
 from genmm_retriever.querying.reasoner import Reasoner, Thought
 from genmm_retriever.querying.wrapping import WrappedRetriever
 from genmm_retriever.schema import Hit, Query, QueryStep
@@ -214,7 +214,4 @@ def _step(search: _Search, thought: Thought, seconds: float, *, changed: bool) -
 def _answer(search: _Search, k: int) -> list[Hit]:
     hits = fuse(search.rankings, k)
     steps = (*search.query.steps, *search.steps)
-    return [
-        hit.model_copy(update={"evidence": hit.evidence.model_copy(update={"steps": steps})})
-        for hit in hits
-    ]
+    return [with_evidence(hit, steps=steps) for hit in hits]

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts import style_of
-from genmm_retriever.errors import CapabilityError, ModelError
+from genmm_retriever.errors import CapabilityError, ImageError, ModelError
 from genmm_retriever.models.base import Generator, ImagePart, Prompt
-from genmm_retriever.schema import Query
+from genmm_retriever.schema import Hit, Query
 
 FormT = TypeVar("FormT", bound=BaseModel)
 
@@ -118,6 +118,16 @@ def looked_at(model: Generator, query: Query) -> ImagePart | None:
     keep: Any = getattr(model, "encode_images", None)
     features = None if keep is None else keep([opened])
     return ImagePart(opened) if features is None else ImagePart(features=features[0])
+
+
+def picture_of(model: Generator, hit: Hit) -> ImagePart | None:
+    """A hit's picture, if it has one that the model reads and that can be opened."""
+    if hit.item.image is None or not getattr(model, "supports_images", True):
+        return None
+    try:
+        return ImagePart(open_image(hit.item.image))
+    except ImageError:
+        return None
 
 
 def is_builtin(model: Generator) -> bool:

@@ -15,12 +15,14 @@ from .options import (
     Adapt,
     Beams,
     Budget,
+    Conditions,
     Device,
     Direction,
     IndexPath,
     Kind,
     Limit,
     Model,
+    OfKind,
     Verify,
     Writer,
     parse_adapters,
@@ -51,11 +53,8 @@ def search(
         str | None, typer.Option("--image", "-i", metavar="FILE", help="Picture to look for.")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
-    conditions: Annotated[
-        list[str] | None,
-        typer.Option("--filter", metavar="KEY=VALUE", help="Metadata condition; repeatable."),
-    ] = None,
-    kind: Annotated[Kind | None, typer.Option(help="Only pictures, or only texts.")] = None,
+    conditions: Conditions = None,
+    kind: OfKind = None,
     verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
     budget: Budget = None,
     model: Model = None,
@@ -67,12 +66,7 @@ def search(
     """Find items by words, by a picture, or by a picture and what to change in it."""
     if image is None and not (text and text.strip()):
         raise QueryError("there is no query", "give TEXT, --image FILE, or both")
-    query = Query(
-        text=text or None,
-        image=image,
-        filters=parse_filters(conditions or []),
-        kind=None if kind is None else kind.value,
-    )
+    query = _query(text, image, conditions, kind)
     limits = parse_budget(budget)
     names = parse_adapters(adapt, writer)
     from ..retriever import GenerativeMMRetriever
@@ -102,11 +96,8 @@ def ask(
             "what was calibrated.",
         ),
     ] = None,
-    conditions: Annotated[
-        list[str] | None,
-        typer.Option("--filter", metavar="KEY=VALUE", help="Metadata condition; repeatable."),
-    ] = None,
-    kind: Annotated[Kind | None, typer.Option(help="Only pictures, or only texts.")] = None,
+    conditions: Conditions = None,
+    kind: OfKind = None,
     verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
     model: Model = None,
     device: Device = None,
@@ -120,12 +111,7 @@ def ask(
     """
     if not question.strip():
         raise QueryError("there is no question", "give some words")
-    query = Query(
-        text=question,
-        image=image,
-        filters=parse_filters(conditions or []),
-        kind=None if kind is None else kind.value,
-    )
+    query = _query(question, image, conditions, kind)
     names = parse_adapters(adapt, None)
     from ..models.loading import load_generator
     from ..querying import Answerer, adapted
@@ -139,6 +125,18 @@ def ask(
         answer = Answerer(searcher, answers, k=k, threshold=threshold).ask(query)
     asked = query.model_dump(mode="json") | {"k": k, "verify": verify.value}
     console.result({"query": asked, **answer.to_json()}, render_answer(answer))
+
+
+def _query(
+    text: str | None, image: str | None, conditions: list[str] | None, kind: Kind | None
+) -> Query:
+    """What the options of a command ask for."""
+    return Query(
+        text=text or None,
+        image=image,
+        filters=parse_filters(conditions or []),
+        kind=None if kind is None else kind.value,
+    )
 
 
 def render_answer(answer: Answer) -> str:

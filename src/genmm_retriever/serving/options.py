@@ -106,6 +106,11 @@ Writer = Annotated[
         "a model by name or path; the index's own when left out.",
     ),
 ]
+Conditions = Annotated[
+    list[str] | None,
+    typer.Option("--filter", metavar="KEY=VALUE", help="Metadata condition; repeatable."),
+]
+OfKind = Annotated[Kind | None, typer.Option(help="Only pictures, or only texts.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many.")]
 UseText = Annotated[
     str | None,
