@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.describing import clean_caption
+from genmm_retriever.describing.looking import picture_part
 from genmm_retriever.describing.prompts import style_of
 from genmm_retriever.errors import CapabilityError, ImageError, ModelError
 from genmm_retriever.models.base import Generator, ImagePart, Prompt
@@ -114,10 +115,7 @@ def looked_at(model: Generator, query: Query) -> ImagePart | None:
         return None
     if not getattr(model, "supports_images", True):
         raise CapabilityError(f"{model.name!r} reads no pictures", "name a model that does")
-    opened = open_image(query.image)
-    keep: Any = getattr(model, "encode_images", None)
-    features = None if keep is None else keep([opened])
-    return ImagePart(opened) if features is None else ImagePart(features=features[0])
+    return picture_part(query.image, model)
 
 
 def picture_of(model: Generator, hit: Hit) -> ImagePart | None:

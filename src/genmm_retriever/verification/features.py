@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from genmm_retriever.corpus.images import open_image
+from genmm_retriever.describing.looking import picture_part
 from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.schema import Query
 
@@ -44,11 +44,7 @@ class QueryView:
         Raises:
             ImageError: If the picture cannot be opened.
         """
-        image = None
-        if query.image is not None:
-            opened = open_image(query.image)
-            features = model.encode_images([opened])
-            image = ImagePart(opened) if features is None else ImagePart(features=features[0])
+        image = None if query.image is None else picture_part(query.image, model)
         return cls((query.text or "").strip() or None, image, (query.context or "").strip() or None)
 
 
