@@ -21,6 +21,8 @@ from typing import Any
 from benchmarks.corpora.models import QUERIES
 from benchmarks.harness import Bar, Benchmark, Condition, Measurement, Options, Skipped
 
+HELD = 0.05
+"""Seconds for which nothing may hold the service's event loop."""
 TIMEOUT = 60
 """Seconds that the service gives a request; with 32 clients nobody should need them."""
 GROWTH = 10.0
@@ -37,7 +39,8 @@ class Load:
         seconds: From the first request to the last answer.
         latencies: Seconds of each request that was answered.
         statuses: How many responses of each status; 0 is a broken connection.
-        probes: Seconds of each request beside them that needs no model, only the event loop.
+        probes: Seconds of each request beside them that needs no model. They hold what the
+            client waits for its own event loop, too.
     """
 
     seconds: float = 0.0
@@ -105,10 +108,11 @@ def measured(
     for number in (1, clients) if warm else (1,):
         asyncio.run(_ask(url, clients=number, seconds=warm))
     before = asyncio.run(_ask(url, clients=1, seconds=alone))
-    batches = _batches(url)
+    batches, lags = _batches(url), _lags(url)
     memory: list[tuple[float, float]] = []
     crowd = asyncio.run(_ask(url, clients=clients, seconds=seconds, memory=memory))
     sizes = [now - then for now, then in zip(_batches(url), batches, strict=True)]
+    held = {edge: count - lags[edge] for edge, count in _lags(url).items()}
     serial = before.merged(asyncio.run(_ask(url, clients=1, seconds=alone)))
     refused = crowd.statuses[503]
     faults = {s: n for s, n in crowd.statuses.items() if s == 0 or (s >= 500 and s != 503)}
@@ -119,6 +123,7 @@ def measured(
         also=[
             Condition("no 5xx but 503", not faults),
             Condition(f"p95 within the service's {TIMEOUT} s", crowd.percentile(95) <= TIMEOUT),
+            Condition(f"its event loop never held over {HELD * 1000:g} ms", _over(held) == 0),
             Condition(f"its memory grew by at most {GROWTH:g}% under load", growth <= GROWTH),
         ],
         details={
@@ -130,9 +135,10 @@ def measured(
                 name: {f"p{p}": load.percentile(p) for p in (50, 95, 99)}
                 for name, load in (("crowd", crowd), ("alone", serial))
             },
-            "event_loop_milliseconds": {
+            "probe_milliseconds": {
                 f"p{p}": 1000 * _percentile(crowd.probes, p) for p in (50, 95, 100)
             },
+            "event_loop_late_by_at_most_seconds": {f"{e:g}": n for e, n in held.items()},
             "share_of_503_percent": 100 * refused / max(1, crowd.statuses.total()),
             "statuses": {str(status): count for status, count in sorted(crowd.statuses.items())},
             "queries_a_batch": sizes[1] / sizes[0] if sizes[0] else 0.0,
@@ -258,6 +264,23 @@ def _batches(url: str) -> tuple[float, float]:
 
     text = httpx.get(f"{url}/metrics").text
     return _figure(text, "genmm_batch_size_count"), _figure(text, "genmm_batch_size_sum")
+
+
+def _lags(url: str) -> dict[float, int]:
+    """How often so far the service's event loop was late by at most so many seconds."""
+    import httpx
+
+    start = 'genmm_event_loop_lag_seconds_bucket{le="'
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    found = [line.removeprefix(start).split('"} ') for line in lines if line.startswith(start)]
+    return {float(edge): int(float(count)) for edge, count in found}
+
+
+def _over(late: dict[float, int]) -> float:
+    """How often of these it was late by more than it may; NaN if the service does not tell."""
+    if not late:
+        return float("nan")
+    return late[float("inf")] - late[HELD]
 
 
 def _figure(text: str, name: str) -> float:

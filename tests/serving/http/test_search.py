@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel
@@ -98,6 +99,22 @@ def sizes(client):
     """Number of batches and of queries in them."""
     lines = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines())
     return float(lines["genmm_batch_size_count"]), float(lines["genmm_batch_size_sum"])
+
+
+def test_a_held_event_loop_is_told(client):
+    def over() -> float:
+        lines = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines())
+        name = "genmm_event_loop_lag_seconds_"
+        return float(lines[name + "count"]) - float(lines[f'{name}bucket{{le="0.1"}}'])
+
+    before = over()
+
+    async def hold() -> None:
+        time.sleep(0.3)
+
+    client.portal.call(hold)
+    client.portal.call(asyncio.sleep, 0.1)
+    assert over() >= before + 1
 
 
 class Told(BaseModel):

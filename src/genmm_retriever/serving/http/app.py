@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from ...retriever import GenerativeMMRetriever
 from . import docs, errors, routes_ask, routes_items, routes_search, routes_status
 from .guard import Envelope, Guard
+from .lag import watch_loop
 from .service import Service
 from .settings import ServiceSettings
 
@@ -55,7 +57,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
+        watching = asyncio.create_task(watch_loop(service.metrics))
         yield
+        watching.cancel()
         await service.close()
 
     app = FastAPI(

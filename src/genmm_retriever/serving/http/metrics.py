@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 STAGES = ("adapt", "encode", "decode", "verify", "answer", "total")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
+_LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -59,6 +60,12 @@ class Metrics:
             ("stage",),
             registry=self.registry,
         )
+        self._lag = Histogram(
+            "genmm_event_loop_lag_seconds",
+            "Seconds by which the event loop came later than a timer asked it to",
+            buckets=_LAGS,
+            registry=self.registry,
+        )
         self._gauges: dict[str, Gauge] = {}
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -81,6 +88,10 @@ class Metrics:
     def wrote(self, stage: str, tokens: int | None) -> None:
         """Count what was written for a request before or after its search."""
         self._tokens.labels(stage).inc(tokens or 0)
+
+    def lagged(self, seconds: float) -> None:
+        """Note by how much the event loop was late."""
+        self._lag.observe(seconds)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Read a figure whenever it is asked for."""
