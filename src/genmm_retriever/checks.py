@@ -15,7 +15,7 @@ VERIFIERS: tuple[str, ...] = ("likelihood", "choice", "yesno", "off")
 MAX_K = 10_000
 MAX_ROUNDS = 8
 _LOOPS = {"expand": 3, "reason": 3}
-ADAPTERS: tuple[str, ...] = ("resolve", "rewrite", "compose", *_LOOPS)
+ADAPTERS: tuple[str, ...] = ("resolve", "rewrite", "compose", *_LOOPS, "consistency")
 """Names of what can be done to a query, in the order in which it is done."""
 
 

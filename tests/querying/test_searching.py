@@ -12,6 +12,7 @@ import pytest
 from genmm_retriever.errors import InputError
 from genmm_retriever.querying import (
     AdaptedRetriever,
+    ConsistentRetriever,
     QueryExpander,
     QueryRewriter,
     ReasoningRetriever,
@@ -111,7 +112,12 @@ def test_adapters_by_name(writer, searcher):
     assert both.retriever.rounds == 2
     assert [adapter.name for adapter in both.adapters] == ["rewrite"]
     assert isinstance(adapted(found, ["reason"]), ReasoningRetriever)
-    for wrong in ("rewrit", "rewrite:2", "expand:0", "expand:99", "expand:x", ""):
+    checked = adapted(found, ["consistency", "rewrite"])
+    assert isinstance(checked, ConsistentRetriever)
+    assert isinstance(checked.retriever, AdaptedRetriever)
+    # A writer without log-probabilities cannot check the way back: the retriever's model does.
+    assert adapted(found, ["consistency"], writer({}))._named is None
+    for wrong in ("rewrit", "rewrite:2", "consistency:2", "expand:0", "expand:99", "expand:x", ""):
         with pytest.raises(InputError, match="adapter"):
             adapted(found, [wrong])
     with pytest.raises(InputError, match="no query adapter"):

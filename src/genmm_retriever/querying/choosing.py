@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from genmm_retriever.checks import ADAPTERS, check_adapters, read_adapter
-from genmm_retriever.models.base import Generator
+from genmm_retriever.models.base import MLLM, Generator
 from genmm_retriever.querying.adapters import QueryAdapter
 from genmm_retriever.querying.composing import ComposedQueryAdapter
 from genmm_retriever.querying.computing import Searcher
+from genmm_retriever.querying.consistency import ConsistentRetriever
 from genmm_retriever.querying.expanding import QueryExpander
 from genmm_retriever.querying.reasoning import ReasoningRetriever
 from genmm_retriever.querying.resolving import ReferenceResolver
@@ -27,13 +28,15 @@ def adapted(retriever: Searcher, names: Sequence[str], model: Generator | None =
     """A retriever with the named adapters in front of it.
 
     Whatever order they are named in, references are resolved first, then requests rewritten,
-    pictures and changes composed, the query expanded, and the rounds of reasoning run.
+    pictures and changes composed, the query expanded, and the rounds of reasoning run; the way
+    back from what they found is checked last.
 
     Args:
         retriever: Whom to ask.
         names: Of `ADAPTERS`; `"expand:5"` is five expansions instead of three, `"reason:2"` at
             most two rounds instead of three. None: the retriever itself comes back.
-        model: Who rewrites and reasons; None for the retriever's own model.
+        model: Who rewrites and reasons; None for the retriever's own model, which also checks
+            the way back where this one gives no log-probabilities.
 
     Raises:
         InputError: If there is no such adapter, or its number is out of range.
@@ -46,6 +49,8 @@ def adapted(retriever: Searcher, names: Sequence[str], model: Generator | None =
         retriever = ReasoningRetriever(retriever, model, rounds=chosen["reason"])
     adapters = [make(writer) for name, make in _ADAPTERS.items() if name in chosen]
     expander = QueryExpander(writer, number=chosen["expand"]) if "expand" in chosen else None
-    if not adapters and expander is None:
-        return retriever
-    return AdaptedRetriever(retriever, adapters, expander=expander)
+    if adapters or expander is not None:
+        retriever = AdaptedRetriever(retriever, adapters, expander=expander)
+    if "consistency" in chosen:
+        retriever = ConsistentRetriever(retriever, model if isinstance(model, MLLM) else None)
+    return retriever

@@ -94,7 +94,7 @@ Adapt = Annotated[
         "--adapt",
         metavar="NAME",
         help="What to do to the query first: resolve, rewrite, compose, expand[:N], "
-        "reason[:ROUNDS]; repeatable.",
+        "reason[:ROUNDS]; consistency, to check what a composed query found; repeatable.",
     ),
 ]
 Writer = Annotated[

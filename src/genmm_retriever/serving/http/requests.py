@@ -58,7 +58,7 @@ Adapter = Annotated[
     StringConstraints(max_length=20),
     AfterValidator(_adapter),
     WithJsonSchema(
-        {"type": "string", "pattern": "^(resolve|rewrite|compose|(expand|reason)(:[1-8])?)$"}
+        {"type": "string", "pattern": "^(resolve|rewrite|compose|(expand|reason)(:[1-8])?|consistency)$"}
     ),
 ]
 
@@ -82,7 +82,8 @@ class SearchRequest(BaseModel):
         default_factory=list,
         max_length=len(ADAPTERS),
         description="What is done to the query first: `resolve`, `rewrite`, `compose`, "
-        "`expand:N` (N other forms, 3 if left out), `reason:N` (N rounds at most, 3).",
+        "`expand:N` (N other forms, 3 if left out), `reason:N` (N rounds at most, 3); and to what "
+        "a composed query found: `consistency`.",
     )
 
     def query(self, image: bytes | None = None) -> Query:
@@ -107,8 +108,8 @@ class ExplainRequest(SearchRequest):
             RequestValidationError: Also if an adapter would search more than once.
         """
         for name in self.adapt:
-            if read_adapter(name)[0] in ("expand", "reason"):
-                raise invalid("adapt", "an explanation is of one search: leave out expand, reason")
+            if (kind := read_adapter(name)[0]) in ("expand", "reason", "consistency"):
+                raise invalid("adapt", f"an explanation is of one search: leave out {kind}")
         return super().query(image)
 
 
