@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.corpora.composed import composed_queries
 from benchmarks.corpora.garments import garment_queries, read_garments
-from benchmarks.corpora.photos import Made, Photo, read_photos, write_records
+from benchmarks.corpora.photos import Made, Photo, Record, read_photos, write_records
 from benchmarks.corpora.planted import planted_items
 from benchmarks.corpora.removed import removed_queries
 from benchmarks.corpora.underspecified import underspecified_queries
@@ -57,7 +57,9 @@ def _composed(given: argparse.Namespace, number: int | None) -> Made:
 
         paths = [photo.image for photo in photos]
         features = captioned.grid_features(paths, models.load(given.model), given.cache)
-    return composed_queries(photos, features, number=number, seed=given.seed)
+    return composed_queries(
+        photos, features, number=number, seed=given.seed, per_photo=given.per_photo
+    )
 
 
 def _garments(given: argparse.Namespace, number: int | None) -> Made:
@@ -73,7 +75,9 @@ def _planted(given: argparse.Namespace, number: int | None) -> Made:
 
 
 SETS = {
-    "composed": TestSet("a photo and the change that leads to another", None, _composed),
+    "composed": TestSet(
+        "a photo and the change that leads to another", None, _composed, ("triplets",)
+    ),
     "garments": TestSet("the same colour, another garment", 300, _garments, ("items",)),
     "underspecified": TestSet(
         "a subject and one weak fact of it",
@@ -111,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = SETS[given.set]
     number = chosen.number if given.number is None else given.number
     try:
-        wrong = [part for part in ("twins", "queries", "items", "deleted")
+        wrong = [part for part in ("twins", "queries", "items", "deleted", "triplets")
                  if getattr(given, part) and part not in chosen.parts]  # fmt: skip
         if wrong:
             raise Skipped(f"there are no {wrong[0]} of {given.set}; leave --{wrong[0]} out")
@@ -133,9 +137,17 @@ def _write(given: argparse.Namespace, made: Made) -> None:
         path = getattr(given, part)
         if path is not None:
             write_records(path, getattr(made, part))
+    if given.triplets is not None:
+        write_records(given.triplets, [_triplet(one) for one in made.records])
     if given.deleted is not None:
         ids = "".join(f"{one}\n" for one in made.deleted)
         given.deleted.write_text(ids, encoding="utf-8")
+
+
+def _triplet(record: Record) -> Record:
+    """A composed query as `genmm train` learns from it."""
+    [target] = record["relevant"]
+    return {"reference": record["reference"], "target": target, "text": record["text"]}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,6 +176,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--items", type=Path, metavar="FILE", help="garments: what to index")
     parser.add_argument(
         "--deleted", type=Path, metavar="FILE", help="removed: ids to delete, one a line"
+    )
+    parser.add_argument(
+        "--triplets", type=Path, metavar="FILE", help="composed: the same to train on"
+    )
+    parser.add_argument(
+        "--per-photo", type=int, default=2, help="composed: times that a photo is used each way"
     )
     parser.add_argument(
         "--features", type=Path, metavar="FILE", help="composed: .npy of the photos, [n, d]"

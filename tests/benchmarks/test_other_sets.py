@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from benchmarks.corpora import make
 from benchmarks.corpora.lexicon import lexicon
-from benchmarks.corpora.photos import Photo, read_photos, words_of, write_records
+from benchmarks.corpora.photos import Made, Photo, read_photos, words_of, write_records
 from benchmarks.corpora.planted import INJECTIONS, PLAIN, plain, planted_items
 from benchmarks.corpora.removed import removed_queries
 from benchmarks.corpora.underspecified import underspecified_queries
@@ -24,6 +24,7 @@ from PIL import Image
 
 from genmm_retriever.corpus.readers import read_sources
 from genmm_retriever.evaluation import read_queries
+from genmm_retriever.training.triplets.book import Triplet, read_lines
 
 
 def photo(name, *captions):
@@ -191,6 +192,25 @@ def test_make_writes_the_parts_of_a_set(flickr, tmp_path, capsys):
     features = ["--features", str(tmp_path / "f.npy")]
     assert make.main(["composed", *common, *features, "--only", "text"]) == 0
     assert output.read_text() == ""
+    capsys.readouterr()
+
+
+def test_composed_queries_are_triplets_to_train_on(flickr, tmp_path, monkeypatch, capsys):
+    record = {"id": "q", "text": "now jumping", "relevant": ["x"], "reference": "y"}
+    asked = {}
+
+    def made(photos, features, **options):
+        asked.update(options)
+        return Made(records=[record])
+
+    monkeypatch.setattr(make, "composed_queries", made)
+    np.save(tmp_path / "f.npy", np.eye(5, dtype=np.float32))
+    triplets = tmp_path / "t.jsonl"
+    arguments = ["composed", "--flickr", str(flickr), "--features", str(tmp_path / "f.npy")]
+    arguments += ["--output", str(tmp_path / "o.jsonl"), "--triplets", str(triplets)]
+    assert make.main([*arguments, "--per-photo", "5"]) == 0
+    assert asked["per_photo"] == 5
+    assert list(read_lines(triplets)) == [Triplet("y", "x", "now jumping")]
     capsys.readouterr()
 
 

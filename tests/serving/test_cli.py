@@ -26,6 +26,7 @@ COMMANDS = [
     "triplets",
     "train",
     "train builtin",
+    "train composer",
     "doctor",
 ]
 
@@ -259,6 +260,33 @@ def test_train_names_what_is_wrong(genmm, tmp_path):
     assert "genmm train --help" in genmm("train")[2]
     assert "genmm train builtin --help" in genmm("train", "builtin")[2]
     assert genmm("train", tmp_path, "--rank", "0")[0] == 2
+
+
+def test_train_composer_hands_its_options_on(genmm, monkeypatch, tmp_path):
+    seen = {}
+
+    def train(sources, triplets, output, **options):
+        names = [one.name for one in (*sources, *triplets)]
+        seen.update(options, files=names, output=output)
+        return {"recall@10": 60.0}
+
+    module = types.ModuleType("genmm_retriever.training.builtin")
+    module.train_composer = train
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    code, out, err = genmm(
+        *("train", "composer", "a.jsonl", "--triplets", "t.jsonl", "--triplets", "u.jsonl"),
+        *("-o", tmp_path, "--seed", 3, "--device", "cpu", "--json", "-q"),
+    )
+    assert code == 0, err
+    assert json.loads(out) == {"output": str(tmp_path), "recall@10": 60.0}
+    assert seen == {
+        "files": ["a.jsonl", "t.jsonl", "u.jsonl"],
+        "output": tmp_path,
+        "seed": 3,
+        "device": "cpu",
+        "progress": False,
+    }
+    assert genmm("train", "composer", "a.jsonl", "-o", tmp_path)[0] == 2
 
 
 def test_train_hands_its_options_on(genmm, monkeypatch, tmp_path):

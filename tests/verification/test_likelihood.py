@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,26 @@ def test_composed_query_is_verified_by_its_words_and_both_vectors(tiny_builtin, 
     own = tiny_builtin.embed_images(looks[5].features[None])[0]
     assert verifier.cheap_parts(composed, mixed).contrastive[5] == pytest.approx(
         float(own @ wanted), abs=1e-5
+    )
+
+
+def test_pictures_are_held_against_what_is_composed_and_texts_against_the_sum(
+    tiny_builtin, looks, mixed
+):
+    composed = torch.nn.functional.normalize(torch.ones_like(tiny_builtin.embed_texts(["x"])))
+    model = copy.copy(tiny_builtin)
+    model.compose = lambda images, texts: composed
+    query = QueryView("in snow", looks[0])
+    parts = LikelihoodVerifier(model).cheap_parts(query, mixed).contrastive
+    own = model.embed_images(looks[5].features[None])[0]
+    assert parts[5] == pytest.approx(float(own @ composed[0]), abs=1e-5)
+    summed = LikelihoodVerifier(tiny_builtin).cheap_parts(query, mixed).contrastive
+    assert parts[9] == summed[9]
+    assert parts[5] != pytest.approx(summed[5], abs=1e-4)
+    alone = QueryView("in snow")
+    np.testing.assert_array_equal(
+        LikelihoodVerifier(model).cheap_parts(alone, mixed).contrastive,
+        LikelihoodVerifier(tiny_builtin).cheap_parts(alone, mixed).contrastive,
     )
 
 

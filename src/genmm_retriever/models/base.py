@@ -265,6 +265,15 @@ class DualEncoder(Protocol):
 
 
 @runtime_checkable
+class Composing(DualEncoder, Protocol):
+    """A contrastive view that knows what a picture and a change to it lead to."""
+
+    def compose(self, images: Tensor, texts: Tensor) -> Tensor:
+        """Unit vectors [n, d], float32, of targets, from those of n pictures and n changes."""
+        ...
+
+
+@runtime_checkable
 class ObjectMatcher(Protocol):
     """An optional second cheap view: words against what a picture's classifier sees."""
 

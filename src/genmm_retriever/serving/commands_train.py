@@ -1,4 +1,4 @@
-"""Commands that train: an index's model, or the builtin model's shipped parts."""
+"""Commands that train: an index's model, or the parts that ship with the builtin model."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ Minutes = Annotated[
     float | None, typer.Option(min=0.1, help="Stop after so many minutes of training.")
 ]
 BUILTIN = "train builtin"
-"""One name with a blank in it, beside `train`: see `TrainGroup`."""
+COMPOSER = "train composer"
+"""Names with a blank in them, beside `train`: see `TrainGroup`."""
 
 
 class TrainGroup(typer.core.TyperGroup):
     """Commands of which `train INDEX` and `train builtin SOURCE...` are two.
 
-    `builtin` is the name of the second, not of an index; an index of that name is `./builtin`.
+    `builtin` is a name of the second, not of an index; an index of that name is `./builtin`. So
+    it is with `train composer`.
     """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the words name, and the words that are left."""
-        if " ".join(args[:2]) == BUILTIN:
-            args = [BUILTIN, *args[2:]]
+        if (name := " ".join(args[:2])) in (BUILTIN, COMPOSER):
+            args = [name, *args[2:]]
         return super().resolve_command(ctx, args)
 
 
 def register(app: typer.Typer) -> None:
-    """Add both."""
+    """Add them."""
     command(app, "train", example="genmm train photos.genmm --texts captions.jsonl", resumes=True)(
         train
     )
@@ -43,6 +45,11 @@ def register(app: typer.Typer) -> None:
         BUILTIN,
         example="genmm train builtin flickr8k/train.jsonl --output weights --minutes 120",
     )(train_builtin)
+    command(
+        app,
+        COMPOSER,
+        example="genmm train composer flickr8k/train.jsonl --triplets t.jsonl --output weights",
+    )(train_composer)
 
 
 def train(
@@ -162,3 +169,27 @@ def train_builtin(
     )
     data = {"output": str(output), **result}
     console.result(data, "\n".join(f"{name:<20}{value}" for name, value in data.items()))
+
+
+def train_composer(
+    console: Console,
+    source: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="JSONL files of captioned images."),
+    ],
+    triplets: Annotated[
+        list[Path],
+        typer.Option(metavar="FILE", help="JSONL of triplets by the ids of SOURCE; repeatable."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="For composer.safetensors.")
+    ],
+    seed: Annotated[int, typer.Option(help="Of the split, the order and noise.")] = 0,
+    device: Device = None,
+) -> None:
+    """Train how the builtin model composes a picture and a change to it."""
+    from ..training.builtin import train_composer as train
+
+    result = train(source, triplets, output, seed=seed, device=device, progress=console.progress)
+    data = {"output": str(output), **result}
+    console.result(data, "\n".join(f"{name:<24}{value}" for name, value in data.items()))

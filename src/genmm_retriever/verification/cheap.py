@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from genmm_retriever.models.base import MLLM, DualEncoder, ImagePart, ObjectMatcher
+from genmm_retriever.models.base import MLLM, Composing, DualEncoder, ImagePart, ObjectMatcher
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
 
 
@@ -27,17 +27,21 @@ def _cosines(model: MLLM, query: QueryView, candidates: Sequence[CandidateView])
         return cosines
     pictures = [i for i, c in enumerate(candidates) if c.cached is not None]
     texts = [i for i, c in enumerate(candidates) if c.image is None]
-    asked = []
-    if query.text:
-        asked.append(model.embed_texts([query.text]))
+    words = model.embed_texts([query.text]) if query.text else None
+    image = None
     if query.image is not None and query.image.features is not None:
-        asked.append(model.embed_images(_stack([query.image])))
+        image = model.embed_images(_stack([query.image]))
+    asked = [part for part in (words, image) if part is not None]
     if not asked:
         return cosines
     wanted = torch.nn.functional.normalize(torch.cat(asked).sum(dim=0), dim=-1)
     if pictures:
         found = model.embed_images(_stack([candidates[i].cached for i in pictures]))
-        cosines[pictures] = (found @ wanted).cpu().numpy()
+        looked_for = wanted
+        # Changes lead from pictures to pictures; beside texts the words are rather a question.
+        if words is not None and image is not None and isinstance(model, Composing):
+            [looked_for] = model.compose(image, words)
+        cosines[pictures] = (found @ looked_for).cpu().numpy()
     if texts:
         found = model.embed_texts([candidates[i].words for i in texts])
         cosines[texts] = (found @ wanted).cpu().numpy()

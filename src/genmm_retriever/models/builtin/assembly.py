@@ -38,6 +38,7 @@ from genmm_retriever.models.sentences import MiniLMEncoder
 
 ASSETS = Path(__file__).parent / "assets"
 HEAD_FILE = "head.safetensors"
+COMPOSER_FILE = "composer.safetensors"
 _FORMAT = "1"
 """Changes when the same assets would be assembled into another folder."""
 

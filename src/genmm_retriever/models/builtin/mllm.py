@@ -13,7 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from genmm_retriever.models.base import ImagePart, Prompt, TextPart
-from genmm_retriever.models.builtin.assembly import assembled_folder, read_settings
+from genmm_retriever.models.builtin.assembly import (
+    ASSETS,
+    COMPOSER_FILE,
+    assembled_folder,
+    read_settings,
+)
+from genmm_retriever.models.builtin.composer import Composer, load_composer
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
 from genmm_retriever.models.builtin.processing import GenmmBuiltinProcessor, pixel_values
 from genmm_retriever.models.builtin.text import (
@@ -36,6 +42,8 @@ class BuiltinMLLM(TransformersMLLM):
         model: From the assembled folder.
         processor: Likewise.
         calibration: Weights of the verifier's parts, fitted after training.
+        composer: Makes one vector of a picture and a change; None for their sum. It reads queries
+            alone, so the fingerprint, which indexes depend on, does not.
     """
 
     prompt_style = "builtin"
@@ -47,9 +55,11 @@ class BuiltinMLLM(TransformersMLLM):
         *,
         name: str = "builtin",
         calibration: dict[str, Any] | None = None,
+        composer: Composer | None = None,
     ) -> None:
         super().__init__(model, processor, name=name)
         self.calibration = calibration or {}
+        self._composer = None if composer is None else composer.to(self.device)
         self._sentences: MiniLMEncoder | None = None
         self._ids = lru_cache(maxsize=4096)(self._prompt_ids)
         self._sentence = lru_cache(maxsize=256)(lambda text: self._encode_sentences([text]))
@@ -121,6 +131,19 @@ class BuiltinMLLM(TransformersMLLM):
             self.model.matching.embed_texts(sentences, tokens, embedding),
         )
 
+    @torch.no_grad()
+    def compose(self, images: Tensor, texts: Tensor) -> Tensor:
+        """Unit vectors [n, d] of the pictures that changes of pictures lead to.
+
+        Args:
+            images: Unit vectors of the pictures, of `embed_images`, [n, d].
+            texts: Unit vectors of the changes, of `embed_texts`, [n, d].
+        """
+        if self._composer is None:
+            return torch.nn.functional.normalize(images + texts, dim=-1)
+        composed: Tensor = self._composer(images, texts)
+        return composed
+
     def _sentence_vectors(self, texts: Sequence[str]) -> Tensor:
         vectors: Tensor = (
             self._sentence(texts[0]) if len(texts) == 1 else self._encode_sentences(texts)
@@ -171,11 +194,17 @@ class BuiltinMLLM(TransformersMLLM):
             text: Its words, or None.
             features: Grid features of its picture, [cells, vision_dim], or None.
         """
-        parts = [] if text is None else [self._topic_vectors(None, [text])]
-        if features is not None:
-            parts.append(self._topic_vectors(features.unsqueeze(0), ()))
-        vector = torch.nn.functional.normalize(torch.cat(parts).mean(dim=0), dim=0)
-        logprobs: list[float] = self.model.contrastive.topic_logprobs(vector).tolist()
+        head = self.model.contrastive
+        if text is not None and features is not None:
+            images, texts = self.embed_images(features.unsqueeze(0)), self.embed_texts([text])
+            # The first head's part of it: the topics lie there.
+            part = self.compose(images, texts)[:, : images.shape[1] // 2]
+            vectors = torch.nn.functional.normalize(part, dim=-1)
+        else:
+            pictures = None if features is None else features.unsqueeze(0)
+            vectors = self._topic_vectors(pictures, [] if text is None else [text])
+        [vector] = vectors
+        logprobs: list[float] = head.topic_logprobs(vector).tolist()
         return logprobs
 
     @torch.no_grad()
@@ -243,4 +272,6 @@ def load_builtin(
             folder, local_files_only=True
         )
     calibration = read_settings().get("calibration")
-    return BuiltinMLLM(model.to(device), processor, calibration=calibration)
+    dim = 2 * model.config.contrastive_dim
+    composer = load_composer(ASSETS / COMPOSER_FILE, dim)
+    return BuiltinMLLM(model.to(device), processor, calibration=calibration, composer=composer)

@@ -1,5 +1,6 @@
-"""Training of the builtin model: projector, adapter and contrastive head."""
+"""Training of the builtin model: projector, adapter, contrastive heads, composer."""
 
+from genmm_retriever.training.builtin.composing import train_composer
 from genmm_retriever.training.builtin.train import train
 
-__all__ = ["train"]
+__all__ = ["train", "train_composer"]
