@@ -53,13 +53,6 @@ def test_short_queries_and_pictures_cost_nothing(writer, picture):
     assert model.prompts == []
 
 
-def test_the_builtin_model_samples_and_the_truest_is_taken(writer):
-    texts = ["a cat sits", "a brown dog catches a frisbee in the snow", "a dog in snow on a boat"]
-    model = writer({"Describe: ": texts}, style="builtin")
-    query = QueryRewriter(model).adapt(WORDY)
-    assert query.text == "a brown dog catches a frisbee in the snow"
-
-
 def test_a_batch_asks_only_for_those_that_need_it(writer):
     said = {"constraints": "brown dog, catching a frisbee, snow"}
     model = writer({"frisbee": said})
@@ -120,3 +113,37 @@ def test_the_builtin_model_keeps_the_clauses_that_describe():
     whole = "two brown dogs run over a wet beach. one dog has a big red ball"
     left = QueryRewriter(Captioner()).adapt(whole)
     assert (left.text, left.steps[0].changed) == (whole, False)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (WORDY, "a brown dog catches a frisbee in the snow"),
+        (
+            "Hello! Could you please find me the picture of a dog with a ball? Thanks a lot!",
+            "a dog with a ball",
+        ),
+        # A part that speaks of nobody stays, however little it is like a caption.
+        (
+            "I would like you to find me a photo of a brown dog, a red ball, and some snow",
+            "a brown dog, a red ball, some snow",
+        ),
+        # What is told in the personal part is not lost.
+        (
+            "I hope very much that you will find me a small brown cat, near a dog, please",
+            "a small brown cat, near a dog",
+        ),
+    ],
+)
+def test_of_a_single_clause_the_describing_parts_stay_word_by_word(request_, expected):
+    query = QueryRewriter(Captioner()).adapt(request_)
+    assert query.text == expected
+    assert query.steps[0].changed
+    assert query.steps[0].tokens == 0
+
+
+def test_a_request_that_tells_nothing_is_left_alone():
+    text = "Hello there, could you please help me find what I was looking for a while ago? Thanks"
+    query = QueryRewriter(Captioner()).adapt(text)
+    assert query.text == text
+    assert query.steps[0].note == "all of it describes"

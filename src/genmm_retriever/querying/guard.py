@@ -14,7 +14,7 @@ LEAST_KEPT = 0.6
 _ASKING = frozenset(
     "image images picture pictures photo photos photograph photographs pic pics shot snapshot "  # noqa: SIM905
     "look looking looks find finding found search searching searched show showing seek seeking "
-    "want wanted wants need needed wish hope hoping please thank thanks kindly appreciate "
+    "like see want wanted wants need needed wish hope hoping please thank thanks kindly appreciate "
     "appreciated grateful help helpful hi hello hey dear sorry excuse could would possible "
     "possibly maybe perhaps probably actually really basically simply think thought believe "
     "guess suppose remember recall forget know sure wonder wondering trouble bother lot kind sort "

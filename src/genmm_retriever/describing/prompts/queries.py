@@ -72,10 +72,8 @@ _REFLECT = (
 )
 
 
-def rewrite_prompt(text: str, model: object) -> Prompt:
+def rewrite_prompt(text: str) -> Prompt:
     """Asks for the constraints in a wordy request."""
-    if style_of(model) == "builtin":
-        return imagine_prompt(text)
     return Prompt((TextPart(f"{_REWRITE}\nThe request {_DATA}:\n{fenced(data_text(text))}"),))
 
 
