@@ -207,7 +207,7 @@ class Evidence(_Frozen):
             `choice`, `choice_1`, ... by each order of the options, and `choice_spread`; `yes`
             of yes and no), as far as they were computed: without `likelihood`, `choice` or
             `yes` the item was not looked at. After reranking also `first_stage`, the score
-            that another retriever gave.
+            that another retriever gave; after fusion `fused`, what `Hit.score` is then.
         filled: True if no generated identifier led here and the item fills up to k.
         caption: The words the index knows the item by; with clues the text they stand in.
         rewritings: Forms the query went through before decoding.
@@ -233,7 +233,9 @@ class Hit(_Frozen):
     Args:
         item: The item as stored.
         score: In [0, 1]. The verifier's probability when verification ran, else the
-            generation score normalised over the candidates (softmax).
+            generation score normalised over the candidates (softmax). Where several rankings
+            were fused (`is_fused`), what the hit has of the best rank in all of them: that is
+            no probability, and the verifier's is in `evidence.verification`.
         rank: From 1.
         evidence: What led to it.
     """
@@ -242,6 +244,11 @@ class Hit(_Frozen):
     score: float
     rank: int
     evidence: Evidence = Evidence()
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether `score` comes of fused rankings and is no probability."""
+        return "fused" in self.evidence.parts
 
     def to_json(self) -> dict[str, Any]:
         """The hit as the command line prints it; picture bytes are never included."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from typing import ClassVar
 
 import pytest
 
@@ -24,10 +25,12 @@ ANSWERS = {
 class Opened(ScriptedSearcher):
     """What `from_index` opens."""
 
+    _found: ClassVar = {"dog, snow": [("a", 0.9), ("b", 0.2)], "": [("b", 0.4), ("a", 0.2)]}
+
     @classmethod
     def from_index(cls, path, **options):
         made = cls(
-            {"dog, snow": [("a", 0.9), ("b", 0.2)], "": [("b", 0.4), ("a", 0.2)]},
+            cls._found,
             model=ScriptedWriter(ANSWERS),
             k=options.get("k", 10),
         )
@@ -79,6 +82,25 @@ def test_a_search_shows_what_was_done_to_the_query(genmm):
     assert [hit["id"] for hit in hits] == ["a", "b"]
     assert hits[0]["evidence"]["steps"][0]["adapter"] == "rewrite"
     assert hits[0]["evidence"]["rewritings"] == [WORDY]
+
+
+def test_a_fused_score_is_shown_beside_the_probability(genmm, monkeypatch):
+    found = {"": [("b", 0.02), ("a", 0.01)]}
+    monkeypatch.setattr(Opened, "_found", found)
+    monkeypatch.setitem(ANSWERS, "dog", {"queries": ["a puppy"]})
+    code, out, err = genmm("search", "it.genmm", "dog", "--adapt", "expand:1", "-k", "2")
+    assert code == 0, err
+    assert "  1  0.020  b  (fused 1.000)\n" in out
+    found[""] = [("b", None), ("a", None)]
+    _, out, _ = genmm("search", "it.genmm", "dog", "--adapt", "expand:1", "-k", "2")
+    assert "  1  1.000  b  (fused)\n" in out
+    found[""] = [("b", 0.02), ("a", 0.01)]
+    _, out, _ = genmm("ask", "it.genmm", "dog", "--adapt", "expand:1")
+    assert "probability 0.02" in out
+    assert "  1  0.020  b  (fused 1.000)\n" in out
+    _, out, _ = genmm("search", "it.genmm", "dog", "--adapt", "expand:1", "--json")
+    [first, _] = json.loads(out)["hits"]
+    assert (first["score"], first["evidence"]["verification"]) == (1.0, 0.02)
 
 
 def test_another_model_writes(genmm, monkeypatch):

@@ -23,6 +23,8 @@ from mcp import Client, StdioServerParameters
 
 from genmm_retriever import GenerativeMMRetriever, Item
 from genmm_retriever.errors import RemoteBusyError
+from genmm_retriever.schema import Evidence, Hit
+from genmm_retriever.serving.mcp_results import found
 from genmm_retriever.serving.mcp_server import make_server
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +92,12 @@ async def test_search(server, index):
     # Clients that know no structured content get the same as text.
     assert json.loads(result.content[0].text) == result.structured_content
     assert {hit["id"] for hit in some.structured_content["hits"]} == {"large", "text"}
+
+
+def test_a_hit_tells_its_probability_beside_what_orders_it():
+    evidence = Evidence(verification=0.02, parts={"fused": 1.0})
+    told = found(Hit(item=Item(id="a", text="b"), score=1.0, rank=1, evidence=evidence))
+    assert (told.score, told.probability) == (1.0, 0.02)
 
 
 async def test_pictures(server):

@@ -30,6 +30,7 @@ from .options import (
     parse_cutoffs,
     parse_filters,
 )
+from .scores import shown_score
 
 if TYPE_CHECKING:
     from ..querying import Answer, Searcher
@@ -164,7 +165,9 @@ def render_hits(hits: Sequence[Hit]) -> str:
         return "nothing in the index matches"
     lines = [_step(step) for step in hits[0].evidence.steps]
     for hit in hits:
-        lines.append(f"{hit.rank:>3}  {hit.score:.3f}  {printable(hit.item.id)}")
+        score, beside = shown_score(hit)
+        said = f"  ({beside})" if beside else ""
+        lines.append(f"{hit.rank:>3}  {score:.3f}  {printable(hit.item.id)}{said}")
         if hit.item.kind == "text" and hit.item.text:
             lines.append(f"            text        {printable(_cut(hit.item.text))}")
         if hit.evidence.caption and hit.evidence.caption != hit.item.text:

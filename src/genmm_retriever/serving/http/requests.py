@@ -58,7 +58,10 @@ Adapter = Annotated[
     StringConstraints(max_length=20),
     AfterValidator(_adapter),
     WithJsonSchema(
-        {"type": "string", "pattern": "^(resolve|rewrite|compose|(expand|reason)(:[1-8])?|consistency)$"}
+        {
+            "type": "string",
+            "pattern": "^(resolve|rewrite|compose|(expand|reason)(:[1-8])?|consistency)$",
+        }
     ),
 ]
 
