@@ -73,6 +73,15 @@ def test_not_found_says_why(genmm):
     assert json.loads(out)["found"] is False
 
 
+def test_a_writer_that_fails_is_told_from_what_the_index_lacks(genmm, monkeypatch):
+    monkeypatch.setitem(ANSWERS, "Answer the question", "It is a dog.")
+    for options in ([], ["--json"]):
+        code, out, err = genmm("ask", "it.genmm", "What is it?", *options)
+        assert (code, out) == (1, "")
+        assert "'scripted' gave no usable answer" in err
+        assert err.count("\n") == 1
+
+
 def test_a_search_shows_what_was_done_to_the_query(genmm):
     code, out, err = genmm("search", "it.genmm", WORDY, "--adapt", "rewrite", "-k", "2")
     assert code == 0, err

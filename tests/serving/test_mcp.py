@@ -252,6 +252,14 @@ async def test_a_writer_that_fails_is_told(writing):
     assert "the limit" in answer.content[0].text
 
 
+async def test_a_writer_without_a_usable_answer_is_an_error(writing):
+    server, _ = writing("I think so.")
+    async with Client(server) as client:
+        answer = await client.call_tool("ask", {"question": "Which?"})
+    assert answer.is_error
+    assert "no usable answer" in answer.content[0].text
+
+
 async def test_over_stdin_and_stdout(model, tmp_path, monkeypatch):
     index = tmp_path / "index"
     items = [Item(id="a", text="A brown dog runs."), Item(id="b", text="A red bus.")]
