@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..checks import MAX_K
 from ..errors import QueryError
 from ..schema import FoundClue, GeneratedIdentifier, Hit, Query, QueryStep
 from .console import Console, command, printable
@@ -53,7 +54,9 @@ def search(
     image: Annotated[
         str | None, typer.Option("--image", "-i", metavar="FILE", help="Picture to look for.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
+    k: Annotated[
+        int, typer.Option("-k", min=1, max=MAX_K, help=f"How many hits, 1 to {MAX_K:,}.")
+    ] = 10,
     conditions: Conditions = None,
     kind: OfKind = None,
     verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
