@@ -14,6 +14,9 @@ ImageRef = Annotated[str | bytes, BeforeValidator(lambda v: str(v) if isinstance
 IDENTIFIERS_PER_ITEM = 4
 """Default number of ways that lead to an item."""
 
+MAX_QUERY = 10_000
+"""Most characters of a query's text."""
+
 Kind = Literal["image", "text"]
 
 
@@ -107,7 +110,8 @@ class Query(_Frozen):
     """What is looked for: text, a picture, or a picture with an instruction (composed).
 
     Args:
-        text: Words, or for a composed query the instruction ("the same, but in red").
+        text: Words, or for a composed query the instruction ("the same, but in red"); at most
+            10,000 characters, of which a search reads 400 words and 4,000 characters.
         image: Path, URI or encoded bytes of the query picture.
         filters: Metadata conditions, all of which must hold; a list means "one of".
             Applied before decoding, so that k hits come back whenever k items match.
@@ -137,6 +141,8 @@ class Query(_Frozen):
     def _has_content(self) -> Query:
         if self.image is None and not (self.text and self.text.strip()):
             raise ValueError("a query needs text, an image, or both")
+        if self.text is not None and len(self.text) > MAX_QUERY:
+            raise ValueError(f"the text of a query has at most {MAX_QUERY:,} characters")
         if not all(is_unicode(text) for text in (self.text, self.context) if text is not None):
             raise ValueError("the text of a query must be valid Unicode, such as UTF-8 input gives")
         return self
