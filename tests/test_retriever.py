@@ -641,6 +641,31 @@ def test_a_query_without_blanks_is_read_as_far_as_is_affordable(retriever, caplo
     assert caplog.text == ""
 
 
+def test_a_field_that_no_item_has_is_refused_before_a_model_is_loaded(own, shared, monkeypatch):
+    with pytest.raises(QueryError, match="no item has the field 'yeer'") as caught:
+        own.retrieve("x", filters={"n": 1, "yeer": 2001})
+    assert caught.value.hint == "there are n, own, tags"
+    for use in (
+        lambda: own.retrieve_batch(["x", Query(text="x", filters={"yeer": None})]),
+        lambda: own.explain_written("x", filters={"\ud800": 1}),
+        lambda: asyncio.run(own.aretrieve("x", filters={"yeer": 1})),
+    ):
+        with pytest.raises(QueryError, match="no item has the field"):
+            use()
+    assert own.retrieve("x", filters={"own": "nobody"}) == []
+    own.add(Item(id="late", text="A red boat.", metadata={"yeer": 2001}), progress=False)
+    assert ids(own.retrieve("x", filters={"yeer": 2001})) == ["late"]
+    own.delete("late")
+    with pytest.raises(QueryError, match="yeer"):
+        own.retrieve("x", filters={"yeer": 2001})
+    monkeypatch.setattr("genmm_retriever.models.loading.scoring_model", None)
+    with (
+        GenerativeMMRetriever.from_index(shared, model="nobody/nothing") as unloaded,
+        pytest.raises(QueryError, match="yeer"),
+    ):
+        unloaded.retrieve("x", filters={"yeer": 1})
+
+
 def test_settings_that_no_index_can_have(tiny_builtin, source):
     for options in ({"identifiers_per_item": 0}, {"identifiers": "x"}):
         with pytest.raises(InputError, match=f"`{next(iter(options))}`"):

@@ -114,7 +114,8 @@ class Query(_Frozen):
             10,000 characters, of which a search reads 400 words and 4,000 characters.
         image: Path, URI or encoded bytes of the query picture.
         filters: Metadata conditions, all of which must hold; a list means "one of".
-            Applied before decoding, so that k hits come back whenever k items match.
+            Applied before decoding, so that k hits come back whenever k items match. A field
+            that no item of the index has is refused when it is asked.
         kind: Look only for pictures or only for text items; None looks for both.
         context: Words that guide what is written, such as a query adapter's reasoning, and that
             found items are *not* held against.
