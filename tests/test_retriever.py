@@ -619,12 +619,51 @@ def test_bad_arguments(retriever, tmp_path):
         (Query(text="x"), {"kind": "video"}, "`kind`"),
         ("x", {"filters": {"a": {"b": 1}}}, "`filters.a"),
         (5, {}, "type int"),
+        ("x" * 10_001, {}, "at most 10,000 characters"),
     ],
 )
 def test_arguments_of_a_wrong_type(retriever, query, options, named):
     with pytest.raises(QueryError, match=named) as caught:
         retriever.retrieve(query, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_query_without_blanks_is_read_as_far_as_is_affordable(retriever, caplog):
+    model, words = retriever.model, []
+    encode = model.embed_texts
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(model, "embed_texts", lambda texts: words.extend(texts) or encode(texts))
+        assert len(retriever.retrieve("x" * 10_000, k=2)) == 2
+    assert max(map(len, words)) == 4_000
+    assert "the first 4,000 are read" in caplog.text
+    caplog.clear()
+    retriever.retrieve("a dog " * 500, k=2)
+    assert caplog.text == ""
+
+
+def test_a_field_that_no_item_has_is_refused_before_a_model_is_loaded(own, shared, monkeypatch):
+    with pytest.raises(QueryError, match="no item has the field 'yeer'") as caught:
+        own.retrieve("x", filters={"n": 1, "yeer": 2001})
+    assert caught.value.hint == "there are n, own, tags"
+    for use in (
+        lambda: own.retrieve_batch(["x", Query(text="x", filters={"yeer": None})]),
+        lambda: own.explain_written("x", filters={"\ud800": 1}),
+        lambda: asyncio.run(own.aretrieve("x", filters={"yeer": 1})),
+    ):
+        with pytest.raises(QueryError, match="no item has the field"):
+            use()
+    assert own.retrieve("x", filters={"own": "nobody"}) == []
+    own.add(Item(id="late", text="A red boat.", metadata={"yeer": 2001}), progress=False)
+    assert ids(own.retrieve("x", filters={"yeer": 2001})) == ["late"]
+    own.delete("late")
+    with pytest.raises(QueryError, match="yeer"):
+        own.retrieve("x", filters={"yeer": 2001})
+    monkeypatch.setattr("genmm_retriever.models.loading.scoring_model", None)
+    with (
+        GenerativeMMRetriever.from_index(shared, model="nobody/nothing") as unloaded,
+        pytest.raises(QueryError, match="yeer"),
+    ):
+        unloaded.retrieve("x", filters={"yeer": 1})
 
 
 def test_settings_that_no_index_can_have(tiny_builtin, source):

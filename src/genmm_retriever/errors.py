@@ -136,6 +136,10 @@ class RemoteTimeoutError(RemoteUnreachableError):
     """A remote engine did not answer in time."""
 
 
+class WriterError(GenmmError):
+    """A model that was to answer wrote nothing that can be used, however often it was asked."""
+
+
 def first_problem(error: ValidationError) -> str:
     """The first thing that pydantic found wrong, on one line: the field and what is wrong."""
     first = error.errors()[0]

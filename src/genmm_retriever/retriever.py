@@ -292,7 +292,8 @@ class GenerativeMMRetriever:
             Hits, best first; `Hit.score` says what the score is.
 
         Raises:
-            QueryError: If the query is empty or k out of range.
+            QueryError: If the query is empty or too long, k out of range, or no item has a field
+                that a filter names.
             ImageError: If the query picture cannot be opened.
         """
         whole = as_query(query, image=image, filters=filters, kind=kind)
@@ -325,7 +326,7 @@ class GenerativeMMRetriever:
         with self._lock:
             self._check_open()
             trace = Trace()
-            hits = self._current().ask(asked, k, verify=verify, trace=trace)
+            hits = self._current(asked).ask(asked, k, verify=verify, trace=trace)
             self.last_timings = trace.timings
             self.last_candidates = trace.candidates
             return hits
@@ -512,7 +513,8 @@ class GenerativeMMRetriever:
             alternatives: Continuations told at each choice that were not taken; 0 to 50.
 
         Raises:
-            QueryError: If the query is empty or k out of range.
+            QueryError: If the query is empty or too long, k out of range, or no item has a field
+                that a filter names.
             ImageError: If the query picture cannot be opened.
             InputError: If `beams` or `alternatives` is out of range.
 
@@ -530,7 +532,7 @@ class GenerativeMMRetriever:
         with self._lock:
             self._check_open()
             return explain_written(
-                self._current(),
+                self._current([asked]),
                 asked,
                 k=checked_k(k),
                 verify=verify,
@@ -542,11 +544,13 @@ class GenerativeMMRetriever:
         if self._closed:
             raise IndexStateError("this retriever is closed", "open the index again")
 
-    def _current(self) -> Asker:
-        """The asker over the newest generation."""
+    def _current(self, queries: Sequence[Query]) -> Asker:
+        """The asker over the newest generation; what it cannot be asked fails before it loads."""
         from genmm_retriever.asking import Asker
 
         self._refresh()
+        for query in queries:
+            self._reader.check_fields(query.filters)
         if self._asker is None:
             self._asker = Asker(self._reader, self.model, **self._options)
         return self._asker

@@ -14,6 +14,9 @@ ImageRef = Annotated[str | bytes, BeforeValidator(lambda v: str(v) if isinstance
 IDENTIFIERS_PER_ITEM = 4
 """Default number of ways that lead to an item."""
 
+MAX_QUERY = 10_000
+"""Most characters of a query's text."""
+
 Kind = Literal["image", "text"]
 
 
@@ -107,10 +110,12 @@ class Query(_Frozen):
     """What is looked for: text, a picture, or a picture with an instruction (composed).
 
     Args:
-        text: Words, or for a composed query the instruction ("the same, but in red").
+        text: Words, or for a composed query the instruction ("the same, but in red"); at most
+            10,000 characters, of which a search reads 400 words and 4,000 characters.
         image: Path, URI or encoded bytes of the query picture.
         filters: Metadata conditions, all of which must hold; a list means "one of".
-            Applied before decoding, so that k hits come back whenever k items match.
+            Applied before decoding, so that k hits come back whenever k items match. A field
+            that no item of the index has is refused when it is asked.
         kind: Look only for pictures or only for text items; None looks for both.
         context: Words that guide what is written, such as a query adapter's reasoning, and that
             found items are *not* held against.
@@ -137,6 +142,8 @@ class Query(_Frozen):
     def _has_content(self) -> Query:
         if self.image is None and not (self.text and self.text.strip()):
             raise ValueError("a query needs text, an image, or both")
+        if self.text is not None and len(self.text) > MAX_QUERY:
+            raise ValueError(f"the text of a query has at most {MAX_QUERY:,} characters")
         if not all(is_unicode(text) for text in (self.text, self.context) if text is not None):
             raise ValueError("the text of a query must be valid Unicode, such as UTF-8 input gives")
         return self
@@ -207,7 +214,7 @@ class Evidence(_Frozen):
             `choice`, `choice_1`, ... by each order of the options, and `choice_spread`; `yes`
             of yes and no), as far as they were computed: without `likelihood`, `choice` or
             `yes` the item was not looked at. After reranking also `first_stage`, the score
-            that another retriever gave.
+            that another retriever gave; after fusion `fused`, what `Hit.score` is then.
         filled: True if no generated identifier led here and the item fills up to k.
         caption: The words the index knows the item by; with clues the text they stand in.
         rewritings: Forms the query went through before decoding.
@@ -233,7 +240,9 @@ class Hit(_Frozen):
     Args:
         item: The item as stored.
         score: In [0, 1]. The verifier's probability when verification ran, else the
-            generation score normalised over the candidates (softmax).
+            generation score normalised over the candidates (softmax). Where several rankings
+            were fused (`is_fused`), what the hit has of the best rank in all of them: that is
+            no probability, and the verifier's is in `evidence.verification`.
         rank: From 1.
         evidence: What led to it.
     """
@@ -242,6 +251,11 @@ class Hit(_Frozen):
     score: float
     rank: int
     evidence: Evidence = Evidence()
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether `score` comes of fused rankings and is no probability."""
+        return "fused" in self.evidence.parts
 
     def to_json(self) -> dict[str, Any]:
         """The hit as the command line prints it; picture bytes are never included."""

@@ -26,6 +26,7 @@ from genmm_retriever.errors import (
     RemoteTimeoutError,
     RemoteUnreachableError,
 )
+from genmm_retriever.models import remote_waiting
 from genmm_retriever.models.base import Generator, ImagePart, Prompt, TextPart
 from genmm_retriever.models.loading import load_generator, load_model, scoring_model
 from genmm_retriever.models.remote import RemoteGenerator
@@ -130,7 +131,13 @@ def environment(monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+    for name in (
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "OPENAI_ORG_ID",
+        "OPENAI_PROJECT_ID",
+        "GENMM_WRITER_TIMEOUT",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -153,7 +160,7 @@ def make(server):
 
     yield build
     for one in made:
-        one._client.close()
+        one.close()
 
 
 def ask(*texts):
@@ -290,6 +297,8 @@ def test_numbers_out_of_range(make, options):
     [
         {"timeout": 0},
         {"timeout": float("inf")},
+        {"patience": 0},
+        {"patience": float("nan")},
         {"max_retries": -1},
         {"concurrency": 0},
         {"max_image_pixels": 0},
@@ -438,6 +447,9 @@ def test_failures_are_explained_and_never_show_the_key(make, server, answer, kin
     assert "sk-" not in shown
     assert caught.value.__context__ is None
     assert caught.value.hint
+    for option, variable in (("base_url=", "OPENAI_BASE_URL"), ("api_key=", "OPENAI_API_KEY")):
+        # Who types commands cannot give Python's options.
+        assert option not in caught.value.hint or variable in caught.value.hint
     assert len(str(caught.value)) < 600
     assert str(caught.value).isprintable()
 
@@ -468,6 +480,66 @@ def test_a_silent_server(make, server):
             make(timeout=0.05).generate(ask("x"))
     finally:
         released.set()
+
+
+def test_all_tries_together_take_no_longer_than_is_allowed(make, server):
+    released = threading.Event()
+    server.reply = lambda body: (released.wait(20), completion("late"))[1]
+    try:
+        with pytest.raises(RemoteTimeoutError, match=r"within 0\.3 seconds") as caught:
+            make(timeout=10, max_retries=5, patience=0.3).generate(ask("x"))
+    finally:
+        released.set()
+    assert "GENMM_WRITER_TIMEOUT" in caught.value.hint
+    assert len(server.seen) == 1
+
+
+def test_a_server_that_drips_is_cut_off(make):
+    """Each byte comes in time, and the whole never does."""
+    cut_off = threading.Event()
+
+    def drip(listening):
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n")
+            try:
+                while not cut_off.wait(0.02):
+                    connection.sendall(b" ")
+            except OSError:
+                cut_off.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=drip, args=(listening,), daemon=True).start()
+        model = make(
+            base_url=f"http://127.0.0.1:{listening.getsockname()[1]}/v1", timeout=5, patience=0.3
+        )
+        with pytest.raises(RemoteTimeoutError, match="within"):
+            model.generate(ask("x"))
+        # The connection is closed, not left to drip on.
+        assert cut_off.wait(20)
+
+
+def test_after_a_while_it_says_whom_it_waits_for(make, server, monkeypatch):
+    monkeypatch.setattr(remote_waiting, "_FIRST_WORD", 0.02)
+    said = threading.Event()
+    server.reply = lambda body: (said.wait(20), completion("yes"))[1]
+    monkeypatch.setattr(remote_waiting.log, "info", lambda *words: (said.set(), told(words)))
+    spoken = []
+    told = spoken.append
+    assert make().generate(ask("x")) == [["yes"]]
+    assert spoken[0][1] == f"tiny at {server.url}"
+
+
+def test_the_environment_says_how_long_is_waited(make, server, monkeypatch):
+    assert make().patience == 120
+    monkeypatch.setenv("GENMM_WRITER_TIMEOUT", " 7.5 ")
+    assert make().patience == 7.5
+    assert make(patience=3).patience == 3
+    for wrong in ("soon", "0", "-1", "inf", "nan"):
+        monkeypatch.setenv("GENMM_WRITER_TIMEOUT", wrong)
+        with pytest.raises(InputError, match="GENMM_WRITER_TIMEOUT"):
+            make()
 
 
 def test_a_server_that_is_not_there(make):
@@ -510,7 +582,7 @@ def test_by_its_name(server, monkeypatch):
     assert model.generate(ask("x")) == [["yes"]]
     assert server.seen[0]["model"] == "org/some:model"
     assert repr(model) == f"RemoteGenerator('org/some:model', base_url={server.url!r})"
-    model._client.close()
+    model.close()
     with pytest.raises(InputError, match="needs a name"):
         load_generator("openai:")
 

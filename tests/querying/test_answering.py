@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from genmm_retriever.errors import InputError
+from genmm_retriever.errors import InputError, WriterError
 from genmm_retriever.models.base import ImagePart
 from genmm_retriever.querying import Answerer
 from genmm_retriever.schema import Evidence, Hit, Item, Query, QueryStep
@@ -37,15 +37,23 @@ def test_an_answer_names_the_hits_it_rests_on(writer, searcher):
         (saying(answer=" "), "no answer in the sources"),
         (saying(sources=()), "names none of the sources"),
         (saying(sources=(9,)), "names none of the sources"),
-        ("I think so", "."),
     ],
 )
 def test_what_is_not_grounded_is_no_answer(writer, searcher, said, reason):
     answer = Answerer(searcher({"": FOUND}), writer({"What": said})).ask("What is it?")
     assert not answer.found
     assert answer.text == ""
-    assert reason in answer.reason or reason == "."
+    assert reason in answer.reason
     assert [one.item.id for one in answer.sources] == ["a", "b"]
+
+
+@pytest.mark.parametrize("said", ["I think so", "", '{"found": "maybe"}'])
+def test_a_writer_that_fails_is_an_error_and_not_an_answer(writer, searcher, said):
+    answerer = Answerer(searcher({"": FOUND}), writer({"What": said}))
+    with pytest.raises(WriterError, match="'scripted' gave no usable answer"):
+        answerer.ask("What is it?")
+    with pytest.raises(WriterError):
+        asyncio.run(answerer.aask("What is it?"))
 
 
 def test_below_the_threshold_nobody_is_asked(writer, searcher):

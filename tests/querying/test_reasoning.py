@@ -80,6 +80,17 @@ def test_without_words_from_the_model_it_is_the_plain_search(writer, searcher):
     assert [one.item.id for one in hits] == ["a", "b"]
     assert found.asked[0][0].context is None
     assert hits[0].evidence.steps[0].note
+    assert not hits[0].evidence.steps[0].changed
+
+
+def test_a_picture_alone_gives_no_context_and_that_is_said(writer, searcher, picture):
+    found = searcher({"": [("a", 0.9), ("b", 0.1)]}, model=writer({"": ["a dog"]}, "builtin"))
+    model = found.model
+    model.supports_images = False
+    hits = ReasoningRetriever(found).retrieve(image=picture, k=2)
+    [step] = hits[0].evidence.steps
+    assert (step.changed, step.text) == (False, "")
+    assert "nothing was thought of" in step.note
 
 
 def test_queries_of_a_batch_stop_each_for_itself(writer, searcher):

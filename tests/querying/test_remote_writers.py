@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from genmm_retriever.errors import RemoteError, RemoteKeyError
+from genmm_retriever.errors import RemoteError, RemoteKeyError, WriterError
 from genmm_retriever.models.remote import RemoteGenerator
 from genmm_retriever.querying import Answerer, QueryRewriter, ReasoningRetriever
 from genmm_retriever.schema import Query
@@ -29,7 +29,9 @@ def server():
 
 @pytest.fixture
 def writer(server):
-    return RemoteGenerator("m", base_url=server.url, api_key=KEY, max_retries=0)
+    made = RemoteGenerator("m", base_url=server.url, api_key=KEY, max_retries=0)
+    yield made
+    made.close()
 
 
 def replying(**answers):
@@ -71,6 +73,9 @@ def test_an_answer_does_not_and_a_wrong_key_stops_everything(server, writer, sea
     found = searcher({"": [("a", 0.3), ("b", 0.2)]})
     server.reply = lambda body: failure(503)
     with pytest.raises(RemoteError):
+        Answerer(found, writer).ask("what is it?")
+    server.reply = lambda body: completion("It is a dog.")
+    with pytest.raises(WriterError, match="no JSON"):
         Answerer(found, writer).ask("what is it?")
     server.reply = lambda body: failure(401)
     with pytest.raises(RemoteKeyError):

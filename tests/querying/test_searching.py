@@ -100,6 +100,13 @@ def test_fusing_ranks_by_reciprocal_ranks():
     assert best == {"a": 0.9, "b": 0.5, "c": 0.8}
     assert fuse([], 3) == []
     assert len(fuse(rankings, 1)) == 1
+    assert all(one.is_fused for one in fused)
+
+
+def test_a_single_ranking_keeps_its_scores():
+    alone = [hit("a", 1, 0.9), hit("b", 2, 0.5)]
+    assert fuse([alone], 1) == alone[:1]
+    assert not fuse([alone], 1)[0].is_fused
 
 
 def test_adapters_by_name(writer, searcher):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from typing import ClassVar
 
 import pytest
 
@@ -24,10 +25,12 @@ ANSWERS = {
 class Opened(ScriptedSearcher):
     """What `from_index` opens."""
 
+    _found: ClassVar = {"dog, snow": [("a", 0.9), ("b", 0.2)], "": [("b", 0.4), ("a", 0.2)]}
+
     @classmethod
     def from_index(cls, path, **options):
         made = cls(
-            {"dog, snow": [("a", 0.9), ("b", 0.2)], "": [("b", 0.4), ("a", 0.2)]},
+            cls._found,
             model=ScriptedWriter(ANSWERS),
             k=options.get("k", 10),
         )
@@ -70,6 +73,15 @@ def test_not_found_says_why(genmm):
     assert json.loads(out)["found"] is False
 
 
+def test_a_writer_that_fails_is_told_from_what_the_index_lacks(genmm, monkeypatch):
+    monkeypatch.setitem(ANSWERS, "Answer the question", "It is a dog.")
+    for options in ([], ["--json"]):
+        code, out, err = genmm("ask", "it.genmm", "What is it?", *options)
+        assert (code, out) == (1, "")
+        assert "'scripted' gave no usable answer" in err
+        assert err.count("\n") == 1
+
+
 def test_a_search_shows_what_was_done_to_the_query(genmm):
     code, out, err = genmm("search", "it.genmm", WORDY, "--adapt", "rewrite", "-k", "2")
     assert code == 0, err
@@ -79,6 +91,25 @@ def test_a_search_shows_what_was_done_to_the_query(genmm):
     assert [hit["id"] for hit in hits] == ["a", "b"]
     assert hits[0]["evidence"]["steps"][0]["adapter"] == "rewrite"
     assert hits[0]["evidence"]["rewritings"] == [WORDY]
+
+
+def test_a_fused_score_is_shown_beside_the_probability(genmm, monkeypatch):
+    found = {"": [("b", 0.02), ("a", 0.01)]}
+    monkeypatch.setattr(Opened, "_found", found)
+    monkeypatch.setitem(ANSWERS, "dog", {"queries": ["a puppy"]})
+    code, out, err = genmm("search", "it.genmm", "dog", "--adapt", "expand:1", "-k", "2")
+    assert code == 0, err
+    assert "  1  0.020  b  (fused 1.000)\n" in out
+    found[""] = [("b", None), ("a", None)]
+    _, out, _ = genmm("search", "it.genmm", "dog", "--adapt", "expand:1", "-k", "2")
+    assert "  1  1.000  b  (fused)\n" in out
+    found[""] = [("b", 0.02), ("a", 0.01)]
+    _, out, _ = genmm("ask", "it.genmm", "dog", "--adapt", "expand:1")
+    assert "probability 0.02" in out
+    assert "  1  0.020  b  (fused 1.000)\n" in out
+    _, out, _ = genmm("search", "it.genmm", "dog", "--adapt", "expand:1", "--json")
+    [first, _] = json.loads(out)["hits"]
+    assert (first["score"], first["evidence"]["verification"]) == (1.0, 0.02)
 
 
 def test_another_model_writes(genmm, monkeypatch):
@@ -103,6 +134,7 @@ def test_another_model_writes(genmm, monkeypatch):
         (["ask", "it.genmm", " "], "question"),
         (["ask", "it.genmm", "what?", "-k", "0"], "-k"),
         (["ask", "it.genmm", "what?", "--threshold", "2"], "--threshold"),
+        (["search", "it.genmm", "dog", "-k", "10001"], "10000"),
         (["search", "it.genmm", "dog", "--adapt", "rewrit"], "rewrit"),
         (["search", "it.genmm", "dog", "--adapt", "expand:99"], "expand:99"),
         (["search", "it.genmm", "dog", "--writer", "openai:m"], "--writer"),

@@ -56,6 +56,17 @@ def test_sheet_grows_with_rows_and_columns(tmp_path):
     assert draw([]).height > 0
 
 
+def test_sheet_draws_the_probability_of_a_fused_hit():
+    plain = Hit(item=Item(id="7", text="A dog."), score=0.25, rank=1)
+    parts = Evidence(verification=0.25, parts={"fused": 1.0})
+    fused = plain.model_copy(update={"score": 1.0, "evidence": parts})
+    agreed = fused.model_copy(update={"evidence": Evidence(parts={"fused": 1.0})})
+    sheets = [draw([("x", Query(text="x"), [hit])]) for hit in (plain, fused, agreed)]
+    # The bar below the name is as long as the probability is high, where there is one.
+    bars = [sum(n for n, c in sheet.getcolors(10**6) if c == (18, 104, 92)) for sheet in sheets]
+    assert bars[1] < bars[2] - 300
+
+
 def test_sheet_shows_the_pictures(tmp_path):
     Image.new("RGB", (300, 300), (255, 0, 0)).save(tmp_path / "red.png")
     hit = Hit(item=Item(id="red", image=str(tmp_path / "red.png")), score=0.5, rank=1)

@@ -23,6 +23,8 @@ from mcp import Client, StdioServerParameters
 
 from genmm_retriever import GenerativeMMRetriever, Item
 from genmm_retriever.errors import RemoteBusyError
+from genmm_retriever.schema import Evidence, Hit
+from genmm_retriever.serving.mcp_results import found
 from genmm_retriever.serving.mcp_server import make_server
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,12 @@ async def test_search(server, index):
     assert {hit["id"] for hit in some.structured_content["hits"]} == {"large", "text"}
 
 
+def test_a_hit_tells_its_probability_beside_what_orders_it():
+    evidence = Evidence(verification=0.02, parts={"fused": 1.0})
+    told = found(Hit(item=Item(id="a", text="b"), score=1.0, rank=1, evidence=evidence))
+    assert (told.score, told.probability) == (1.0, 0.02)
+
+
 async def test_pictures(server):
     async with Client(server) as client:
         large = await client.call_tool("get_image", {"id": "large"})
@@ -120,7 +128,7 @@ async def test_pictures(server):
         ("search_images", {"query": "x", "filters": {"a": {"b": 1}}}, "filters"),
         ("search_images", {"query": "x", "adapt": ["rewrit"]}, "rewrit"),
         ("search_images", {"query": "x", "adapt": ["expand:9"]}, "expand:9"),
-        ("search_images", {"query": "x", "adapt": ["rewrite"] * 6}, "adapt"),
+        ("search_images", {"query": "x", "adapt": ["rewrite"] * 7}, "adapt"),
         ("ask", {"question": " "}, "query"),
         ("ask", {"question": "x", "k": 21}, "k"),
         ("ask", {"question": "x", "adapt": ["answer"]}, "answer"),
@@ -242,6 +250,14 @@ async def test_a_writer_that_fails_is_told(writing):
         answer = await client.call_tool("ask", {"question": "Which?"})
     assert answer.is_error
     assert "the limit" in answer.content[0].text
+
+
+async def test_a_writer_without_a_usable_answer_is_an_error(writing):
+    server, _ = writing("I think so.")
+    async with Client(server) as client:
+        answer = await client.call_tool("ask", {"question": "Which?"})
+    assert answer.is_error
+    assert "no usable answer" in answer.content[0].text
 
 
 async def test_over_stdin_and_stdout(model, tmp_path, monkeypatch):

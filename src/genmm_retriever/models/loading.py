@@ -30,7 +30,7 @@ REMOTE = "openai:"
 _DTYPES = ("float32", "bfloat16", "float16")
 _OFFLINE_HINT = (
     "check the name and the connection, or give the path of a downloaded model,"
-    ' or use model="builtin", which needs no hub'
+    ' or name "builtin" (--model, model=), which needs no hub'
 )
 
 
@@ -98,8 +98,8 @@ def load_generator(
         name: `"openai:NAME"` for a model behind an OpenAI-compatible server (its address and
             key are those of OPENAI_BASE_URL and OPENAI_API_KEY), else as for `load_model`.
         device: As for `load_model`; a remote model has none.
-        patience: Seconds that a remote model may stay silent, and then it is asked no second
-            time; None for the limits and tries of `RemoteGenerator`.
+        patience: Seconds that a remote model may take for a request, and then it is asked no
+            second time; None for the limits and tries of `RemoteGenerator`.
 
     Raises:
         MissingExtraError: If a package is not installed.
@@ -115,7 +115,7 @@ def load_generator(
     named = str(name).removeprefix(REMOTE)
     if patience is None:
         return RemoteGenerator(named)
-    return RemoteGenerator(named, timeout=patience, max_retries=0)
+    return RemoteGenerator(named, patience=patience, max_retries=0)
 
 
 def _require(*packages: str) -> None:
@@ -282,7 +282,8 @@ def _adapter_base(name: str) -> str | None:
         raise ModelError(f"{str(settings)!r} cannot be read", "train the adapter again") from error
     if not base:
         raise ModelError(
-            f"{str(settings)!r} names no base model", "name the model and give adapter= this folder"
+            f"{str(settings)!r} names no base model",
+            "name the model; its adapter goes with it by adapter= in Python",
         )
     return str(base)
 

@@ -6,9 +6,11 @@ import importlib.util
 import math
 import os
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from genmm_retriever.errors import (
@@ -16,15 +18,21 @@ from genmm_retriever.errors import (
     GenmmError,
     InputError,
     MissingExtraError,
-    RemoteError,
     RemoteKeyError,
 )
 from genmm_retriever.models.base import Prompt
 from genmm_retriever.models.remote_requests import Dialect, Request
+from genmm_retriever.models.remote_waiting import (
+    OutOfPatienceError,
+    run_later,
+    usual_patience,
+    waited,
+)
 from genmm_retriever.models.usage import Usage
 
 MAX_IMAGE_PIXELS = 1_000_000
 _MAX_TEXT = 200_000
+_CLOSING = 5.0
 
 
 class RemoteGenerator:
@@ -40,8 +48,11 @@ class RemoteGenerator:
             the environment (OPENAI_BASE_URL), else OpenAI's own.
         api_key: By default that of the environment (OPENAI_API_KEY). It is sent to the server
             and shown nowhere.
-        timeout: Seconds that the server may stay silent, in each of the tries.
+        timeout: Seconds that the server may stay silent, in each of the tries; None for half of
+            `patience`, or all of it if there is but one try.
         max_retries: Further tries where the server is busy, fails or cannot be reached.
+        patience: Seconds that a request may take with all of its tries, however the server
+            spends them; by default those of the environment (GENMM_WRITER_TIMEOUT), else 120.
         max_image_pixels: Larger pictures are shrunk before they are sent, as JPEG.
         concurrency: Most requests at a time.
 
@@ -57,25 +68,32 @@ class RemoteGenerator:
         *,
         base_url: str | None = None,
         api_key: str | None = None,
-        timeout: float = 60,
+        timeout: float | None = None,
         max_retries: int = 2,
+        patience: float | None = None,
         max_image_pixels: int = MAX_IMAGE_PIXELS,
         concurrency: int = 4,
     ) -> None:
         if not model.strip():
             raise InputError("a remote model needs a name", 'for example "openai:gpt-4.1-mini"')
-        usable = math.isfinite(timeout) and timeout > 0 and max_retries >= 0
+        patience = usual_patience() if patience is None else patience
+        if timeout is None:
+            timeout = patience / 2 if max_retries else patience
+        usable = all(math.isfinite(s) and s > 0 for s in (timeout, patience)) and max_retries >= 0
         if not usable or min(max_image_pixels, concurrency) < 1:
             raise InputError(
-                "a RemoteGenerator needs timeout > 0, max_retries >= 0, max_image_pixels >= 1 "
-                "and concurrency >= 1",
-                f"got {timeout}, {max_retries}, {max_image_pixels} and {concurrency}",
+                "a RemoteGenerator needs timeout > 0, patience > 0, max_retries >= 0, "
+                "max_image_pixels >= 1 and concurrency >= 1",
+                f"got {timeout}, {patience}, {max_retries}, {max_image_pixels} and {concurrency}",
             )
         self.model = model.strip()
         self.max_image_pixels = max_image_pixels
         self.concurrency = concurrency
+        self.patience = patience
         self._key = _checked_key(api_key)
-        self._client = _client(base_url, self._key, timeout, max_retries)
+        self._client, close = _client(base_url, self._key, timeout, max_retries)
+        self._closing = weakref.finalize(self._client, run_later, close)
+        self._closing.atexit = False
         self._server = _address(self._client.base_url)
         self._dialect = Dialect()
         self._slots = threading.BoundedSemaphore(concurrency)
@@ -85,6 +103,12 @@ class RemoteGenerator:
 
     def __repr__(self) -> str:
         return f"RemoteGenerator({self.model!r}, base_url={self._server!r})"
+
+    def close(self) -> None:
+        """Let go of the connections; those of a generator that nobody holds go by themselves."""
+        closing = self._closing()
+        if closing is not None:
+            closing.result(_CLOSING)
 
     @property
     def name(self) -> str:
@@ -229,12 +253,16 @@ class RemoteGenerator:
         """One request; errors are raised afresh, so that nothing of the SDK's hangs on them."""
         import openai
 
-        from genmm_retriever.models.remote_errors import explained, refusal
+        from genmm_retriever.models.remote_errors import explained, refusal, too_slow
 
         arguments = dialect.arguments(request, self.max_image_pixels)
+        create = partial(self._client.chat.completions.create, model=self.model, **arguments)
+        refused, about = False, ""
         try:
             with self._slots:
-                return self._client.chat.completions.create(model=self.model, **arguments)
+                return waited(create, self.patience, f"{self.model} at {self._server}")
+        except OutOfPatienceError:
+            problem = too_slow(self._server, self.patience)
         except (openai.OpenAIError, ValueError) as error:
             problem = explained(error, model=self.model, server=self._server, key=self._key)
             refused = isinstance(error, (openai.BadRequestError, openai.UnprocessableEntityError))
@@ -255,10 +283,9 @@ def _read(completion: Any, server: str) -> tuple[list[str], Usage]:
     """The texts and the cost of what a server answered, whatever it is."""
     choices = getattr(completion, "choices", None)
     if not isinstance(choices, list) or not choices:
-        raise RemoteError(
-            f"{server} answered what is no chat completion",
-            "check that base_url= is an OpenAI-compatible server; it usually ends in /v1",
-        )
+        from genmm_retriever.models.remote_errors import no_completion
+
+        raise no_completion(server)
     texts = []
     for choice in choices:
         content = getattr(getattr(choice, "message", None), "content", None)
@@ -275,34 +302,43 @@ def _checked_key(given: str | None) -> str:
     if not key:
         raise RemoteKeyError(
             "there is no API key for the remote model",
-            "set OPENAI_API_KEY, or give api_key=; servers without keys take any word",
+            "set OPENAI_API_KEY (api_key= in Python); servers without keys take any word",
         )
     if not (key.isascii() and key.isprintable()):
         raise RemoteKeyError(
-            "the API key has characters that no key has", "copy it again: OPENAI_API_KEY, api_key="
+            "the API key has characters that no key has",
+            "copy it again into OPENAI_API_KEY (api_key= in Python)",
         )
     return key
 
 
-def _client(base_url: str | None, key: str, timeout: float, max_retries: int) -> Any:
+def _client(
+    base_url: str | None, key: str, timeout: float, max_retries: int
+) -> tuple[Any, Callable[[], Awaitable[None]]]:
+    """A client of the SDK, and what closes its connections without holding it."""
     if importlib.util.find_spec("openai") is None:
         raise MissingExtraError("openai", "remote")
     import openai
 
     problem = InputError(
         "the address of the remote model is none",
-        'check base_url= (OPENAI_BASE_URL), such as "http://localhost:8000/v1"',
+        'set OPENAI_BASE_URL (base_url= in Python), such as "http://localhost:8000/v1"',
     )
     try:
-        client = openai.OpenAI(
-            base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries
+        http = openai.DefaultAsyncHttpxClient(timeout=timeout)
+        client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=key,
+            timeout=timeout,
+            max_retries=max_retries,
+            http_client=http,
         )
     except Exception as error:
         # Addresses are refused by the HTTP library below the SDK, whichever that is.
         raise problem from error
     if client.base_url.scheme not in ("http", "https") or not client.base_url.host:
         raise problem
-    return client
+    return client, http.aclose
 
 
 def _address(url: Any) -> str:

@@ -18,6 +18,10 @@ from genmm_retriever.errors import (
 )
 
 _MAX_MESSAGE = 300
+_SLOW_HINT = (
+    "set GENMM_WRITER_TIMEOUT to more seconds (patience= and timeout= in Python), or name a "
+    "faster model"
+)
 _KEY_LIKE = re.compile(r"\bsk-[\w*-]+|\bBearer\s+\S+", re.IGNORECASE)
 
 
@@ -31,28 +35,27 @@ def explained(error: Exception, *, model: str, server: str, key: str) -> GenmmEr
         key: Never shown, also where the server repeats it.
     """
     if isinstance(error, openai.APITimeoutError):
-        return RemoteTimeoutError(
-            f"{server} did not answer in time", "give a larger timeout=, or ask for fewer tokens"
-        )
+        return RemoteTimeoutError(f"{server} did not answer in time", _SLOW_HINT)
     if isinstance(error, openai.APIConnectionError):
         return RemoteUnreachableError(
-            f"{server} cannot be reached", "check base_url= (OPENAI_BASE_URL) and the connection"
+            f"{server} cannot be reached",
+            "check OPENAI_BASE_URL (base_url= in Python) and the connection",
         )
     said = harmless(_message(error), key)
     if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
         return RemoteKeyError(
             f"{server} refuses the API key (status {error.status_code})",
-            "check OPENAI_API_KEY, or give api_key=",
+            "check OPENAI_API_KEY (api_key= in Python)",
         )
     if isinstance(error, openai.NotFoundError):
         return ModelNotFoundError(
             f"{server} has no model {model!r}: {said}",
-            "check the name, and the end of base_url=, which usually is /v1",
+            "check the name, and the end of OPENAI_BASE_URL (base_url= in Python), usually /v1",
         )
     if isinstance(error, openai.RateLimitError):
         return RemoteBusyError(
             f"the limit of requests or the quota at {server} is reached: {said}",
-            "wait, or give a smaller concurrency= or a larger max_retries=",
+            "wait, or in Python give a smaller concurrency= or a larger max_retries=",
         )
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
@@ -62,10 +65,21 @@ def explained(error: Exception, *, model: str, server: str, key: str) -> GenmmEr
                 "check that the model takes such prompts",
             )
         return RemoteError(f"{server} failed (status {status}): {said}", "try again later")
+    return no_completion(server, f": {said}")
+
+
+def no_completion(server: str, said: str = "") -> RemoteError:
+    """The error where a server answers something else, as one of another kind does."""
     return RemoteError(
-        f"{server} answered what is no chat completion: {said}",
-        "check that base_url= is an OpenAI-compatible server; it usually ends in /v1",
+        f"{server} answered what is no chat completion{said}",
+        "check that OPENAI_BASE_URL (base_url= in Python) names an OpenAI-compatible server; it "
+        "usually ends in /v1",
     )
+
+
+def too_slow(server: str, patience: float) -> GenmmError:
+    """The error where a request took longer than it may, with all of its tries."""
+    return RemoteTimeoutError(f"{server} did not answer within {patience:g} seconds", _SLOW_HINT)
 
 
 def refusal(error: openai.APIStatusError) -> str:

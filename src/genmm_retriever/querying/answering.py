@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from genmm_retriever.checks import as_query, checked_k
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.answers import answer_prompt
-from genmm_retriever.errors import InputError
+from genmm_retriever.errors import InputError, WriterError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.computing import Searcher, holding, is_local, off_loop
 from genmm_retriever.querying.forms import GroundedAnswer
@@ -63,8 +63,8 @@ class Answerer:
     """Finds, and answers from what was found.
 
     Nothing is answered when the verifier gives the best hit less than `threshold`, or when the
-    model says that the sources do not hold the answer. The builtin model cannot answer
-    questions: it quotes what the index knows of the best source.
+    model says that the sources do not hold the answer; a model that fails is an error. The
+    builtin model cannot answer questions: it quotes what the index knows of the best source.
 
     Args:
         retriever: Whom to ask: a `GenerativeMMRetriever`, or one with adapters; None to answer
@@ -129,6 +129,7 @@ class Answerer:
             QueryError: If the question is empty.
             ImageError: If its picture cannot be opened.
             RemoteError: If a remote engine cannot be reached.
+            WriterError: If the model's answers cannot be used: that says nothing of the index.
         """
         start = time.perf_counter()
         query = as_query(question, image=image, filters=filters, kind=kind)
@@ -209,7 +210,12 @@ class Answerer:
             ]
             prompt = answer_prompt(_words_asked(query), looked_at(model, query), sources)
             [said] = ask_for(model, [prompt], GroundedAnswer, seed=self.seed, strict=True)
-        found, text, used, reason = _read(said.value, said.problem, hits)
+        if said.value is None:
+            raise WriterError(
+                f"{model.name!r} gave no usable answer: {said.problem or 'it wrote nothing'}",
+                "ask again, or name another model: --writer, or model= in Python",
+            )
+        found, text, used, reason = _read(said.value, hits)
         return Answer(
             found=found,
             text=text,
@@ -236,15 +242,11 @@ def _words_asked(query: Query) -> str:
     return forms[1] if resolved and query.image is None and len(forms) > 1 else forms[0]
 
 
-def _read(
-    value: GroundedAnswer | None, problem: str | None, hits: list[Hit]
-) -> tuple[bool, str, list[Hit], str | None]:
+def _read(value: GroundedAnswer, hits: list[Hit]) -> tuple[bool, str, list[Hit], str | None]:
     """Whether there is an answer, its text, its sources, and why there is none.
 
     An answer that names no source of those it was given does not count as grounded.
     """
-    if value is None:
-        return False, "", hits, problem or "the model gave no answer"
     text = clean_caption(value.answer, max_words=_WORDS)
     used = [hits[number - 1] for number in dict.fromkeys(value.sources) if number <= len(hits)]
     if not value.found or not text:

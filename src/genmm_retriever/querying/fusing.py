@@ -16,7 +16,8 @@ def fuse(rankings: Sequence[Sequence[Hit]], k: int, *, constant: int = RRF_K) ->
 
     An item's score is the sum over the rankings of 1 / (constant + rank), as a share of what an
     item has that is first in all of them; it is in `evidence.parts` as `fused` too. The rest of
-    its evidence is that of the ranking where it stands best, the earlier of equals.
+    its evidence is that of the ranking where it stands best, the earlier of equals. A single
+    ranking is left as it is: there its scores say more.
 
     Args:
         rankings: Hits, best first, each.
@@ -31,6 +32,8 @@ def fuse(rankings: Sequence[Sequence[Hit]], k: int, *, constant: int = RRF_K) ->
         >>> [(hit.item.id, round(hit.score, 3)) for hit in fuse(ranked, 2)]
         [('b', 0.992), ('a', 0.5)]
     """
+    if len(rankings) == 1:
+        return list(rankings[0][:k])
     best: dict[str, Hit] = {}
     sums: dict[str, float] = {}
     for ranking in rankings:

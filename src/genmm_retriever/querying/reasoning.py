@@ -23,6 +23,7 @@ from genmm_retriever.querying.wrapping import WrappedRetriever
 from genmm_retriever.schema import Hit, Query, QueryStep
 
 _NAME = "reason"
+_NOTHING = "nothing was thought of that guides the search"
 
 
 @dataclass
@@ -166,7 +167,7 @@ class ReasoningRetriever(WrappedRetriever):
         """What one search of a query found; it may be the last."""
         assert search.pending is not None
         spent = search.pending.seconds + seconds
-        search.steps.append(_step(search, search.pending, spent, changed=True))
+        search.steps.append(_step(search, search.pending, spent, changed=bool(search.context)))
         settled = bool(search.rankings) and _first(search.rankings[-1]) == _first(hits)
         search.rankings.append(hits)
         search.done = settled or self._leads(hits)
@@ -205,7 +206,7 @@ def _step(search: _Search, thought: Thought, seconds: float, *, changed: bool) -
         adapter=_NAME,
         text=searched_for(_guided(search)),
         changed=changed,
-        note=thought.note,
+        note=thought.note or (None if changed or thought.ok else _NOTHING),
         tokens=thought.tokens,
         seconds=seconds,
     )

@@ -98,4 +98,4 @@ class AdaptedRetriever(WrappedRetriever):
         )
 
     def _one(self, rankings: list[list[Hit]], k: int) -> list[Hit]:
-        return rankings[0] if len(rankings) == 1 else fuse(rankings, k)
+        return fuse(rankings, k)

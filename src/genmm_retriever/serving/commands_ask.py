@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..checks import MAX_K
 from ..errors import QueryError
 from ..schema import FoundClue, GeneratedIdentifier, Hit, Query, QueryStep
 from .console import Console, command, printable
@@ -30,6 +31,7 @@ from .options import (
     parse_cutoffs,
     parse_filters,
 )
+from .scores import shown_score
 
 if TYPE_CHECKING:
     from ..querying import Answer, Searcher
@@ -52,7 +54,9 @@ def search(
     image: Annotated[
         str | None, typer.Option("--image", "-i", metavar="FILE", help="Picture to look for.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
+    k: Annotated[
+        int, typer.Option("-k", min=1, max=MAX_K, help=f"How many hits, 1 to {MAX_K:,}.")
+    ] = 10,
     conditions: Conditions = None,
     kind: OfKind = None,
     verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
@@ -164,7 +168,9 @@ def render_hits(hits: Sequence[Hit]) -> str:
         return "nothing in the index matches"
     lines = [_step(step) for step in hits[0].evidence.steps]
     for hit in hits:
-        lines.append(f"{hit.rank:>3}  {hit.score:.3f}  {printable(hit.item.id)}")
+        score, beside = shown_score(hit)
+        said = f"  ({beside})" if beside else ""
+        lines.append(f"{hit.rank:>3}  {score:.3f}  {printable(hit.item.id)}{said}")
         if hit.item.kind == "text" and hit.item.text:
             lines.append(f"            text        {printable(_cut(hit.item.text))}")
         if hit.evidence.caption and hit.evidence.caption != hit.item.text:

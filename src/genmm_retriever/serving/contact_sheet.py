@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ..corpus.images import open_image
 from ..schema import Hit, Query
 from .console import printable
+from .scores import shown_score
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -87,13 +88,15 @@ def _draw_hit(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int],
         picture = ImageOps.fit(open_image(hit.item.image), box, Image.Resampling.LANCZOS)
         sheet.paste(picture, (left + _PAD, top + _PAD))
     x, y = left + _PAD, top + _PAD + _PICTURE_HEIGHT + 10
-    name = _wrap(pen, printable(f"{hit.rank}. {hit.item.id}"), _font(16), inner - 52, 1)[0]
+    share, beside = shown_score(hit)
+    score = f"{share:.2f} {beside}".rstrip()
+    room = inner - 20 - round(pen.textlength(score, font=_font(16)))
+    name = _wrap(pen, printable(f"{hit.rank}. {hit.item.id}"), _font(16), room, 1)[0]
     pen.text((x, y), name, font=_font(16), fill=_INK)
-    score = f"{hit.score:.2f}"
     pen.text((x + inner, y), score, font=_font(16), fill=_ACCENT, anchor="ra")
     y += 24
     pen.rectangle((x, y, x + inner, y + 4), fill=_BAR)
-    filled = round(inner * min(1.0, max(0.0, hit.score)))
+    filled = round(inner * min(1.0, max(0.0, share)))
     if filled:
         pen.rectangle((x, y, x + filled, y + 4), fill=_ACCENT)
     y += 12

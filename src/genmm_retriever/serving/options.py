@@ -108,7 +108,12 @@ Writer = Annotated[
 ]
 Conditions = Annotated[
     list[str] | None,
-    typer.Option("--filter", metavar="KEY=VALUE", help="Metadata condition; repeatable."),
+    typer.Option(
+        "--filter",
+        metavar="KEY=VALUE",
+        help="Metadata condition; repeatable: all fields must match, and of one field that is "
+        "given twice any value.",
+    ),
 ]
 OfKind = Annotated[Kind | None, typer.Option(help="Only pictures, or only texts.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many.")]

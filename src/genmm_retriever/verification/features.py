@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,9 @@ import numpy as np
 from genmm_retriever.describing.looking import picture_part
 from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.schema import Query
+
+_MAX_CHARACTERS = 4_000
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +45,26 @@ class QueryView:
     def of(cls, query: Query, model: MLLM) -> QueryView:
         """A query with its picture opened, as features where the model's can be kept.
 
+        Words beyond 4,000 characters are cut: prompts take 400 words, which in prose are fewer
+        characters, but without blanks a query would be one word of any cost.
+
         Raises:
             ImageError: If the picture cannot be opened.
         """
         image = None if query.image is None else picture_part(query.image, model)
-        return cls((query.text or "").strip() or None, image, (query.context or "").strip() or None)
+        return cls(_bounded(query.text), image, _bounded(query.context))
+
+
+def _bounded(words: str | None) -> str | None:
+    """Words as far as they are read, or None if there are none."""
+    text = (words or "").strip()
+    if len(text) > _MAX_CHARACTERS:
+        log.warning(
+            "of a query's %s characters the first %s are read",
+            f"{len(text):,}",
+            f"{_MAX_CHARACTERS:,}",
+        )
+    return text[:_MAX_CHARACTERS].strip() or None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from genmm_retriever.errors import (
     IndexNotFoundError,
     IndexStateError,
     InputError,
+    QueryError,
 )
 from genmm_retriever.schema import Item
 
@@ -104,6 +105,32 @@ def test_arrays_of_every_type_and_form(tmp_path, builder, dtype):
             assert reader.array(name).shape == array.shape
         reader.array("bytes")[0] = 9
     assert check_index(tmp_path / "x") == []
+
+
+def test_fields_that_no_item_has(tmp_path, builder):
+    many = {f"f{n:02}": n for n in range(20)}
+    with IndexWriter.create(tmp_path / "x", builder.SETTINGS) as writer:
+        writer.stage_items([Item(id="0", text="t", metadata=many), Item(id="1", text="t")])
+        writer.publish(require=None)
+    with IndexReader.open(tmp_path / "x") as reader:
+        reader.check_fields([])
+        reader.check_fields(["f00", "f19"])
+        with pytest.raises(QueryError, match="'f20'") as caught:
+            reader.check_fields(["f00", "f20"])
+    assert caught.value.hint == "there are f00, f01, f02, f03, f04, f05, f06, f07, ..."
+
+
+def test_an_index_without_items_or_without_metadata(tmp_path, builder):
+    with IndexWriter.create(tmp_path / "x", builder.SETTINGS) as writer:
+        writer.stage_items([Item(id="0", text="t")])
+        writer.publish(require=None)
+    with IndexReader.open(tmp_path / "x") as reader, pytest.raises(QueryError, match="any meta"):
+        reader.check_fields(["year"])
+    with IndexWriter.open(tmp_path / "x") as writer:
+        writer.delete(["0"])
+        writer.publish(require=None)
+    with IndexReader.open(tmp_path / "x") as reader:
+        reader.check_fields(["year"])
 
 
 def test_select(tmp_path, builder):

@@ -69,7 +69,27 @@ def test_of_several_searches_the_first_is_explained_and_that_is_said(found):
     expect(page.get_by_role("tree")).to_be_visible()
     expect(page.locator(".written .muted").first).to_contain_text("the further searches are not")
     expect(page.locator(".before b").first).to_have_text("expand")
-    expect(page.locator(".facts .big")).to_contain_text("of the best rank in every search")
+    expect(page.locator(".facts .big")).to_contain_text("verified")
+    expect(page.locator(".facts .muted").first).to_contain_text("of the best rank in every search")
+
+
+def test_a_card_shows_the_probability_and_not_how_rankings_agree(found):
+    page = found()
+    page.route("**/api/search", fused)
+    page.goto("/?q=a+dog&adapt=expand")
+    expect(page.locator(CARDS).first.locator(".score")).to_have_text("2.0%")
+    expect(page.locator(CARDS).first).to_have_attribute("aria-label", re.compile("verified 2.0%"))
+    expect(page.locator(CARDS).nth(1).locator(".score")).to_have_text("98% fused")
+
+
+def fused(route):
+    """The service's answer as if its rankings had been fused, only the first hit verified."""
+    response = route.fetch()
+    told = response.json()
+    for hit, score, sure in zip(told["hits"], (1.0, 0.98), (0.02, None), strict=False):
+        hit["score"] = hit["evidence"]["parts"]["fused"] = score
+        hit["evidence"]["verification"] = sure
+    route.fulfill(response=response, json=told)
 
 
 def test_a_picture_and_its_change_are_composed(make_page, picture):

@@ -102,7 +102,7 @@ def test_a_picture_and_its_change_are_composed_from_a_form(client, png):
 
 
 BAD = [["rewrit"], ["expand:0"], ["expand:9"], ["rewrite:2"], ["expand:²"], ["expand:"], [""], [7]]
-BAD += [["\ud800"], ["x" * 5_000], ["rewrite"] * 6, "rewrite", {"rewrite": 1}, None]
+BAD += [["\ud800"], ["x" * 5_000], ["rewrite"] * 7, "rewrite", {"rewrite": 1}, None]
 
 
 @pytest.mark.parametrize("adapt", BAD, ids=range(len(BAD)))
@@ -220,6 +220,16 @@ def test_a_writer_that_fails(serve, built, writer, kind, status, said):
     # Who asks plainly needs no writer.
     assert client.post("/api/search", json={"text": "a dog"}).status_code == 200
     assert "genmm_queue_depth 0.0" in client.get("/metrics").text
+
+
+def test_a_writer_without_a_usable_answer_is_not_taken_for_an_index_without_one(
+    serve, built, writer
+):
+    client = serve(built, writer=writer)
+    writer.said = f"I am {SECRET}"
+    response = client.post("/api/ask", json={"text": "What?", "threshold": 0})
+    assert "no usable answer" in refused(response, 502)["error"]
+    assert "secret" not in response.text
 
 
 def test_others_are_answered_while_a_writer_thinks(serve, built, writer, png):

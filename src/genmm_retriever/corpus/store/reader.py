@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +23,7 @@ from genmm_retriever.corpus.store.arrays import (
 )
 from genmm_retriever.corpus.store.checksums import FileEntry
 from genmm_retriever.corpus.store.database import Tables, connect_readonly
+from genmm_retriever.corpus.store.fields import check_fields
 from genmm_retriever.corpus.store.groups import array_files
 from genmm_retriever.corpus.store.manifest import Manifest
 from genmm_retriever.corpus.store.records import Description, IdentifierRecord, IndexSettings
@@ -256,6 +257,18 @@ class IndexReader:
             if not filters and kind is None:
                 return named
             return np.intersect1d(named, tables.rows_where(filters or {}, kind))
+
+    def check_fields(self, fields: Collection[str]) -> None:
+        """Refuse fields of metadata that no item has; an empty index refuses none.
+
+        It costs one look into the database's index for each field.
+
+        Raises:
+            QueryError: If no item has one of them.
+        """
+        if fields and len(self):
+            with self._reading() as tables:
+                check_fields(tables, fields)
 
     def features(self, rows: Sequence[int]) -> np.ndarray | None:
         """Features of rows, `[n, ...]` half precision, or None if any row has none."""

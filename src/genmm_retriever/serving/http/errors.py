@@ -26,6 +26,7 @@ from ...errors import (
     RemoteTimeoutError,
     RemoteUnreachableError,
     StorageError,
+    WriterError,
 )
 from ..console import printable
 
@@ -40,7 +41,7 @@ _STATUS: tuple[tuple[type[GenmmError], int], ...] = (
     (ImageError, 422),
     (InputError, 422),
 )
-# What a remote writer's errors say is for who runs the service: addresses, quotas, its own words.
+# What a writer's errors say is for who runs the service: addresses, quotas, its own words.
 _WRITER: tuple[tuple[type[GenmmError], int, str], ...] = (
     (RemoteBusyError, 503, "is busy"),
     (RemoteTimeoutError, 504, "did not answer in time"),
@@ -49,6 +50,7 @@ _WRITER: tuple[tuple[type[GenmmError], int, str], ...] = (
     (RemoteRefusedError, 502, "does not take this request"),
     (RemoteError, 502, "failed"),
     (ModelNotFoundError, 502, "is not there"),
+    (WriterError, 502, "gave no usable answer"),
 )
 _HINTS = {
     404: "see /docs for what there is",
@@ -96,7 +98,7 @@ def response_to(error: Exception) -> JSONResponse:
         # The error's own words tell where pictures lie on this machine.
         message = f"the id {error.item_id!r} is in the index with other content"
         return error_response(409, message, "send replace=true, delete it first, or use another id")
-    if isinstance(error, (RemoteError, ModelNotFoundError)):
+    if isinstance(error, (RemoteError, ModelNotFoundError, WriterError)):
         return _of_writer(error)
     if isinstance(error, GenmmError):
         status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)

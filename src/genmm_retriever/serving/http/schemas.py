@@ -58,7 +58,10 @@ class HitView(BaseModel):
 
     rank: int
     id: str
-    score: float
+    score: float = Field(
+        description="What hits are ordered by, in [0, 1]: a probability unless `evidence.parts` "
+        "has `fused`; then the probability is `evidence.verification`."
+    )
     kind: Kind
     title: str | None
     text: str | None

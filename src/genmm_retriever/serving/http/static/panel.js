@@ -1,7 +1,7 @@
 // The panel: one result in full, how it was written and how it was checked.
 
 import { $, bar, h, icon, percent, plural, signed } from "./dom.js";
-import { nameOf } from "./results.js";
+import { isFused, nameOf } from "./results.js";
 import { before } from "./steps.js";
 import { drawTree } from "./tree.js";
 
@@ -172,16 +172,20 @@ function marked(text, hit) {
   return [...parts, points.slice(at).join("")].filter((part) => part !== "");
 }
 
-/** What a score is a share of. */
-function meaning(evidence) {
-  if (evidence.parts.fused !== undefined) return " of the best rank in every search";
-  return evidence.verification === null ? " of the generation scores" : " verified";
+/** A score and what it is a share of; beside a fused one the probability, where there is one. */
+function score(hit) {
+  const checked = hit.evidence.verification !== null;
+  const big = (share, of) => [h("span", { class: "big" }, h("b", { text: percent(share) }), of)];
+  if (!isFused(hit)) return big(hit.score, checked ? " verified" : " of the generation scores");
+  if (!checked) return big(hit.score, " of the best rank in every search");
+  const rank = `fused: ${percent(hit.score)} of the best rank in every search`;
+  return [...big(hit.evidence.verification, " verified"), h("span", { class: "muted", text: ` ${rank}` })];
 }
 
 function facts(hit, filter) {
   const { evidence } = hit;
   const rows = [
-    ["Score", h("span", { class: "big" }, h("b", { text: percent(hit.score) }), meaning(evidence))],
+    ["Score", score(hit)],
     hit.title ? ["Title", hit.title] : null,
     evidence.caption && evidence.caption !== hit.text ? ["Known as", h("span", {}, marked(evidence.caption, hit))] : null,
     hit.text && hit.image ? ["Text", hit.text] : null,

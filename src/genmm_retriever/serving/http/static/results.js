@@ -128,17 +128,28 @@ function card(hit, number, of) {
     { type: "button", class: "card", tabindex: -1, "data-number": number, "aria-label": spoken(hit, name, of) },
     h("span", { class: "frame" }, shown),
     h("span", { class: "caption", text: hit.thumbnail ? name : hit.title || hit.id }),
-    h("span", { class: "facts" }, identifier(hit), h("span", { class: "score", text: percent(hit.score) })),
-    bar(hit.score),
+    h("span", { class: "facts" }, identifier(hit), h("span", { class: "score", text: told(hit) })),
+    bar(shareOf(hit)),
   );
+}
+
+/** Whether the score tells how rankings agree, and is no probability. */
+export const isFused = (hit) => hit.evidence.parts.fused !== undefined;
+
+/** What is shown of a score: a probability wherever the hit was verified. */
+const shareOf = (hit) => (isFused(hit) ? (hit.evidence.verification ?? hit.score) : hit.score);
+
+function told(hit) {
+  const unverified = isFused(hit) && hit.evidence.verification === null;
+  return `${percent(shareOf(hit))}${unverified ? " fused" : ""}`;
 }
 
 /** All that a card tells, as one sentence. */
 function spoken(hit, name, of) {
-  const fused = hit.evidence.parts.fused !== undefined;
-  const how = fused ? "fused" : hit.evidence.verification === null ? "generation share" : "verified";
+  const checked = hit.evidence.verification !== null;
+  const how = checked ? "verified" : isFused(hit) ? "fused" : "generation share";
   const led = hit.evidence.filled ? "nothing written led here" : `written: ${written(hit)}`;
-  return `${hit.rank} of ${of}: ${name.slice(0, 160)}. ${how} ${percent(hit.score)}; ${led}`;
+  return `${hit.rank} of ${of}: ${name.slice(0, 160)}. ${how} ${percent(shareOf(hit))}; ${led}`;
 }
 
 function written(hit) {

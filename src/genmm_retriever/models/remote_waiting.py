@@ -1,0 +1,103 @@
+"""Waiting for a server: no longer than is allowed, and not without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, wait
+from typing import TypeVar
+
+from genmm_retriever.errors import InputError
+
+PATIENCE = 120.0
+"""Seconds that a request may take with all of its tries, unless somebody says otherwise."""
+VARIABLE = "GENMM_WRITER_TIMEOUT"
+_FIRST_WORD, _NEXT_WORD = 5.0, 30.0
+
+log = logging.getLogger(__name__)
+ResultT = TypeVar("ResultT")
+
+
+class OutOfPatienceError(Exception):
+    """A request took longer than it may."""
+
+
+def waited(request: Callable[[], Awaitable[ResultT]], patience: float, whom: str) -> ResultT:
+    """What a request gives; after a few seconds the log says what is waited for.
+
+    The request runs in an event loop, for only there can it be cut off wherever it is: a
+    thread's timeouts begin anew with every byte of a server that drips.
+
+    Args:
+        request: Makes the awaitable.
+        patience: Seconds after which it is cut off.
+        whom: Named in the log.
+
+    Raises:
+        OutOfPatienceError: If it takes longer.
+    """
+
+    async def bounded() -> ResultT:
+        try:
+            return await asyncio.wait_for(request(), patience)
+        except asyncio.TimeoutError:
+            raise OutOfPatienceError from None
+
+    begun, pause = time.monotonic(), _FIRST_WORD
+    future = asyncio.run_coroutine_threadsafe(bounded(), _loop())
+    try:
+        while not wait([future], pause).done:
+            passed = time.monotonic() - begun
+            log.info("waiting for %s since %.0f s, %.0f s at most", whom, passed, patience)
+            pause = _NEXT_WORD
+        return future.result()
+    except BaseException:
+        # Also where whoever waits is interrupted: nobody reads the answer any more.
+        future.cancel()
+        raise
+
+
+def run_later(request: Callable[[], Awaitable[None]]) -> Future[None]:
+    """Do something where requests run, without waiting for it."""
+
+    async def done() -> None:
+        await request()
+
+    return asyncio.run_coroutine_threadsafe(done(), _loop())
+
+
+def usual_patience() -> float:
+    """What GENMM_WRITER_TIMEOUT says, or the default.
+
+    Raises:
+        InputError: If it is no number of seconds.
+    """
+    given = os.environ.get(VARIABLE, "").strip()
+    if not given:
+        return PATIENCE
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InputError(f"{VARIABLE} is {given!r}", "give seconds, for example 300")
+    return seconds
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The one event loop of all requests, in a thread that ends with the process."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="genmm-remote-loop", daemon=True).start()
+    return loop
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked child has the loop, but not the thread that runs it.
+    os.register_at_fork(after_in_child=_loop.cache_clear)
