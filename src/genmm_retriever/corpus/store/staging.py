@@ -239,6 +239,9 @@ def _reconciled(staging: Staging, lock: WriterLock) -> Staging:
     provisional = manifest is not None and staging.tables.meta("provisional") == "1"
     if current == staging.base and not provisional:
         return staging
+    if manifest is None and staging.fresh:
+        # It takes nothing over, so what it replaces need not be there.
+        return staging
     publishing = json.loads(staging.tables.meta("publishing") or "[0, null]")
     if current == staging.base + 1 == publishing[0]:
         # The process died behind the rename.
