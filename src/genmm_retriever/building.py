@@ -15,7 +15,9 @@ from tqdm import tqdm
 from genmm_retriever.building_clues import mark_described, update_clues
 from genmm_retriever.constraints.keeping import write_trie
 from genmm_retriever.corpus.images import open_image
+from genmm_retriever.corpus.references import local_path
 from genmm_retriever.corpus.store import Description, IdentifierRecord, IndexWriter
+from genmm_retriever.corpus.store.files import BLOBS
 from genmm_retriever.describing import Describer, null_prompt, text_descriptions
 from genmm_retriever.errors import EmptyCorpusError, ImageError
 from genmm_retriever.identifiers import (
@@ -141,13 +143,20 @@ class Builder:
         for row, item in zip(rows, self.writer.items(rows), strict=True):
             assert item.image is not None
             try:
-                image = open_image(item.image)
+                image = open_image(item.image, name=self._embedded(item))
             except ImageError as error:
                 if self.strict:
                     raise
                 self.writer.skip(row, str(error))
                 continue
             yield row, image
+
+    def _embedded(self, item: Item) -> str | None:
+        """What messages call a picture that came within its item: no file of the user's."""
+        path = local_path(item.image) if isinstance(item.image, str) else None
+        if path is None or path.parent != self.writer.path / BLOBS:
+            return None
+        return f"the embedded image of item {item.id!r}"
 
     def _descriptions(self) -> None:
         rows = self.writer.pending("descriptions")

@@ -117,6 +117,8 @@ def train_index(
     begun = time.perf_counter()
     folder = Path(path).absolute()
     with IndexReader.open(folder) as reader:
+        if not len(reader):
+            raise InputError(f"the index at {str(path)!r} is empty", "add items: genmm add")
         if reader.settings.identifiers == "clue":
             raise InputError(
                 f"{str(path)!r} is an index of clues, which has no identifiers to learn",

@@ -70,8 +70,8 @@ def test_one_writer_and_the_same_options(tmp_path):
     [
         ("[]", "not a JSON object"),
         ({"target": "b", "text": "t"}, "`reference`"),
-        ({"reference": "a", "target": 3, "text": "t"}, "`target`"),
-        ({"reference": "a", "target": "b", "text": " "}, "`text`"),
+        ({"reference": "a", "target": 3, "text": "t"}, "its `target` is not a text"),
+        ({"reference": "a", "target": "b", "text": " "}, "it has no `text`"),
         ({"reference": "a", "target": "a", "text": "t"}, "same item"),
         ({"reference": "a", "target": "b", "text": "t", "reverse": 1}, "`reverse`"),
         ({"reference": "a", "target": "b", "text": "t", "scores": [1]}, "`scores`"),

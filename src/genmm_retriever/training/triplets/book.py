@@ -77,8 +77,11 @@ def _triplet(record: dict[str, Any], path: Path, number: int) -> Triplet:
         if name not in _FIELDS:
             raise line_error(path, number, f"it has the unknown field `{name}`")
     for name in ("reference", "target", "text"):
-        if not isinstance(record.get(name), str) or not record[name].strip():
-            raise line_error(path, number, f"it has no `{name}`, which is a text")
+        value = record.get(name)
+        if not (value is None or isinstance(value, str)):
+            raise line_error(path, number, f"its `{name}` is not a text")
+        if value is None or not value.strip():
+            raise line_error(path, number, f"it has no `{name}`")
     if record["reference"] == record["target"]:
         raise line_error(path, number, "`reference` and `target` are the same item")
     reverse = record.get("reverse")
