@@ -158,7 +158,7 @@ def test_what_is_no_picture_is_named(tmp_path, name, body, match):
 def test_what_is_no_file_is_named(tmp_path):
     with pytest.raises(ImageError, match="does not exist"):
         open_image(tmp_path / "none.png")
-    with pytest.raises(ImageError, match="^'[^']*' is a folder"):
+    with pytest.raises(ImageError, match=r"^'[^']*' is a folder"):
         open_image(tmp_path)
     with pytest.raises(ImageError, match="is empty"):
         open_image("")
@@ -174,7 +174,7 @@ def test_what_is_no_file_is_named(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(ImageError, match="^'[^']*' is not a regular file"):
+    with pytest.raises(ImageError, match=r"^'[^']*' is not a regular file"):
         open_image(tmp_path / "pipe.png")
 
 

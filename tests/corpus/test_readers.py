@@ -55,7 +55,7 @@ def test_folders_without_pictures_and_unknown_sources(tmp_path):
         list(read_sources(tmp_path))
     with pytest.raises(SourceError, match="no source of items"):
         list(read_sources(tmp_path / "a.txt"))
-    with pytest.raises(SourceError, match="^'[^']*none' does not exist"):
+    with pytest.raises(SourceError, match=r"^'[^']*none' does not exist"):
         list(read_sources(tmp_path / "none"))
     with pytest.raises(EmptyCorpusError, match="no item"):
         list(read_sources(lines(tmp_path / "a.jsonl")))
@@ -202,9 +202,9 @@ def test_beir_folder(tmp_path):
 
 def test_values_that_json_has_no_form_for_are_refused():
     for value in (float("nan"), float("inf"), [1.0, float("-inf")]):
-        with pytest.raises(ValidationError, match="'year' is .*no finite number"):
+        with pytest.raises(ValidationError, match=r"'year' is .*no finite number"):
             Item(id="a", text="words", metadata={"year": value})
-        with pytest.raises(ValidationError, match="'year' is .*no finite number"):
+        with pytest.raises(ValidationError, match=r"'year' is .*no finite number"):
             Query(text="words", filters={"year": value})
 
 
