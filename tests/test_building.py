@@ -165,7 +165,7 @@ def test_an_interrupted_build_goes_on_to_the_same_index(tmp_path, mixed, watched
             build(path, mixed, broken)
         assert not (path / "manifest.json").exists(), "published what was not finished"
         report = build(path, mixed, second)
-        assert (report.items, report.unchanged) == (6, 7)
+        assert (report.items, report.added, report.unchanged) == (6, 6, 0)
         assert published(path) == expected, f"interrupted in {name} number {number}"
         together = broken.done + second.done
         assert together["encode_images"] == once.done["encode_images"]
@@ -201,7 +201,8 @@ def test_an_interrupted_addition_is_seen_wholly_or_not(tmp_path, pictures, watch
     with IndexReader.open(path) as reader:
         assert (len(reader), reader.generation) == (2, before["generation"])
     second = watched()
-    add(path, more, second)
+    report = add(path, more, second)
+    assert (report.items, report.added, report.replaced, report.unchanged) == (5, 3, 0, 0)
     assert second.calls["generate"] == 0, "described again"
     after = records(path)
     assert sorted(after) == ["p0.png", "p1.png", "p2.png", "p3.png", "t"]

@@ -292,6 +292,18 @@ def test_broken_pictures_are_skipped_or_refused(tiny_builtin, tmp_path, noise):
         GenerativeMMRetriever.from_images(folder, strict=True, **few)
 
 
+def test_a_broken_picture_within_an_item_is_called_by_the_item(tiny_builtin, tmp_path, noise):
+    noise().save(tmp_path / "good.png")
+    lines = [{"id": "a", "image": "good.png"}, {"id": "b", "image": "data:image/png;base64,aGk="}]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with GenerativeMMRetriever.from_images(
+        tmp_path / "items.jsonl", model=tiny_builtin, progress=False, identifiers_per_item=2
+    ) as found:
+        [(name, reason)] = found.build_report.skipped
+    assert name == "b"
+    assert reason.startswith("the embedded image of item 'b' is not a picture")
+
+
 def test_two_items_of_one_id(tiny_builtin, tmp_path, noise):
     for name in "ab":
         (tmp_path / name).mkdir()

@@ -15,7 +15,9 @@ from tqdm import tqdm
 from genmm_retriever.building_clues import mark_described, update_clues
 from genmm_retriever.constraints.keeping import write_trie
 from genmm_retriever.corpus.images import open_image
-from genmm_retriever.corpus.store import Description, IdentifierRecord, IndexWriter
+from genmm_retriever.corpus.references import local_path
+from genmm_retriever.corpus.store import Changes, Description, IdentifierRecord, IndexWriter
+from genmm_retriever.corpus.store.files import BLOBS
 from genmm_retriever.describing import Describer, null_prompt, text_descriptions
 from genmm_retriever.errors import EmptyCorpusError, ImageError
 from genmm_retriever.identifiers import (
@@ -64,6 +66,9 @@ class Builder:
         model: Describes and identifies.
         strict: Whether a broken picture ends the build instead of being skipped.
         progress: Whether to show bars on stderr.
+
+    Attributes:
+        changes: What `run` changed for readers.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Builder:
         self.model = model
         self.strict = strict
         self.progress = progress
+        self.changes = Changes(0, 0, 0)
         settings = writer.settings
         self.most = settings.identifiers_per_item
         self.describer = Describer(
@@ -111,6 +117,7 @@ class Builder:
             update_clues(self.writer, self.model, self._bar)
         else:
             write_trie(self.writer, changed)
+        self.changes = self.writer.changes()
         return self.writer.publish()
 
     def _bar(self, total: int, what: str) -> tqdm[Any]:
@@ -141,13 +148,20 @@ class Builder:
         for row, item in zip(rows, self.writer.items(rows), strict=True):
             assert item.image is not None
             try:
-                image = open_image(item.image)
+                image = open_image(item.image, name=self._embedded(item))
             except ImageError as error:
                 if self.strict:
                     raise
                 self.writer.skip(row, str(error))
                 continue
             yield row, image
+
+    def _embedded(self, item: Item) -> str | None:
+        """What messages call a picture that came within its item: no file of the user's."""
+        path = local_path(item.image) if isinstance(item.image, str) else None
+        if path is None or path.parent != self.writer.path / BLOBS:
+            return None
+        return f"the embedded image of item {item.id!r}"
 
     def _descriptions(self) -> None:
         rows = self.writer.pending("descriptions")
@@ -304,13 +318,15 @@ def stage_and_build(
     """
     # An interrupted build of other items is not what is asked for now.
     staged = writer.stage_items(items, replace=replace, only=True)
-    before = set(writer.skipped())
-    Builder(writer, model, strict=strict, progress=progress).run()
+    builder = Builder(writer, model, strict=strict, progress=progress)
+    builder.run()
+    found = builder.changes
+    given = staged.added + staged.replaced + staged.unchanged
     return BuildReport(
         items=len(writer.live_rows()),
-        added=max(0, staged.added - len(set(writer.skipped()) - before)),
-        replaced=staged.replaced,
-        unchanged=staged.unchanged,
+        added=found.added,
+        replaced=found.replaced,
+        unchanged=max(0, given - found.added - found.replaced - found.skipped),
         skipped=writer.skipped(),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,6 +46,23 @@ def _checked_id(value: str) -> str:
 ItemId = Annotated[str, AfterValidator(_checked_id)]
 
 
+def _checked_metadata(value: object) -> object:
+    """Refuse values that are nested, or that JSON has no form for."""
+    for key, values in value.items() if isinstance(value, dict) else ():
+        for each in values if isinstance(values, list) else [values]:
+            if isinstance(each, (dict, list)):
+                raise ValueError(
+                    f"the value of {key!r} is nested; it may be a text, a number, true, false, "
+                    "null, or a list of these"
+                )
+            if isinstance(each, float) and not math.isfinite(each):
+                raise ValueError(f"the value of {key!r} is {each}, which is no finite number")
+    return value
+
+
+Metadata = Annotated[dict[str, Scalar | list[Scalar]], BeforeValidator(_checked_metadata)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,7 +89,7 @@ class Item(_Frozen):
     image: ImageRef | None = None
     text: str | None = None
     title: str | None = None
-    metadata: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_content(self) -> Item:
@@ -131,7 +149,7 @@ class Query(_Frozen):
 
     text: str | None = None
     image: ImageRef | None = None
-    filters: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    filters: Metadata = Field(default_factory=dict)
     kind: Kind | None = None
     context: str | None = None
     ids: tuple[ItemId, ...] | None = None

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.corpus.lines import iter_jsonl
 from genmm_retriever.corpus.readers import read_sources
 from genmm_retriever.errors import EmptyCorpusError, InputError, SourceError
-from genmm_retriever.schema import Item
+from genmm_retriever.schema import Item, Query
 
 
 def picture(path):
@@ -53,7 +55,7 @@ def test_folders_without_pictures_and_unknown_sources(tmp_path):
         list(read_sources(tmp_path))
     with pytest.raises(SourceError, match="no source of items"):
         list(read_sources(tmp_path / "a.txt"))
-    with pytest.raises(SourceError, match="does not exist"):
+    with pytest.raises(SourceError, match=r"^'[^']*none' does not exist"):
         list(read_sources(tmp_path / "none"))
     with pytest.raises(EmptyCorpusError, match="no item"):
         list(read_sources(lines(tmp_path / "a.jsonl")))
@@ -126,7 +128,14 @@ def test_names_become_metadata(tmp_path):
         ('{"id": "x", "text": ', "line 2: it is not JSON"),
         ("[1]", "line 2: it is not a JSON object"),
         ('{"text": "no id"}', "line 2: it has no `id`"),
-        ('{"id": true, "text": "a"}', "line 2: it has no `id`"),
+        ('{"id": " ", "text": "a"}', "line 2: it has no `id`"),
+        ('{"id": true, "text": "a"}', "line 2: its `id` is not a text"),
+        ('{"id": ["b"], "text": "a"}', "line 2: its `id` is not a text"),
+        ('{"id": "x", "text": "a", "metadata": {"y": NaN}}', "line 2: it is not JSON: .*NaN"),
+        ('{"id": "x", "text": "a", "metadata": {"y": [-Infinity]}}', "line 2: it is not JSON"),
+        ('{"id": "x", "text": "a", "metadata": {"y": 1e999}}', "line 2: .*'y' is inf, which"),
+        ('{"id": "x", "text": "a", "metadata": {"a": {"b": 1}}}', "line 2: .*of 'a' is nested"),
+        ('{"id": "x", "text": "a", "metadata": {"a": [["b"]]}}', "line 2: .*of 'a' is nested"),
         ('{"id": "x"}', "line 2: item 'x' has neither"),
         ('{"id": "x", "text": 3}', "line 2: `text`"),
         ('{"id": "x", "image": 3}', "line 2: `image`"),
@@ -189,3 +198,26 @@ def test_beir_folder(tmp_path):
     one, two = read_sources(tmp_path)
     assert one == Item(id="1", title="T", text="body", metadata={"year": 1})
     assert two == Item(id="2", title="only title", text="only title", metadata={"url": "http://x"})
+
+
+def test_values_that_json_has_no_form_for_are_refused():
+    for value in (float("nan"), float("inf"), [1.0, float("-inf")]):
+        with pytest.raises(ValidationError, match=r"'year' is .*no finite number"):
+            Item(id="a", text="words", metadata={"year": value})
+        with pytest.raises(ValidationError, match=r"'year' is .*no finite number"):
+            Query(text="words", filters={"year": value})
+
+
+def test_what_cannot_be_read_comes_with_a_mend(tmp_path, monkeypatch):
+    with pytest.raises(SourceError) as caught:
+        list(iter_jsonl(tmp_path / "none.jsonl"))
+    assert caught.value.hint
+    picture(tmp_path / "folder" / "a.png")
+
+    def walk(folder, *, onerror):
+        onerror(PermissionError(errno.EACCES, "Permission denied", f"{folder}/sub"))
+
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(SourceError, match="sub' cannot be read: Permission denied") as caught:
+        list(read_sources(tmp_path / "folder"))
+    assert caught.value.hint

@@ -194,3 +194,9 @@ def test_devices_and_dtypes():
 def test_folder_can_be_moved(llama, tmp_path, build):
     shutil.move(llama, tmp_path / "elsewhere with spaces")
     assert load(tmp_path / "elsewhere with spaces").fingerprint == build("llama").fingerprint
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_called_so(name):
+    with pytest.raises(ModelNotFoundError, match="name of the model is empty"):
+        load_model(name)

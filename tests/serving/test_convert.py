@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -101,3 +103,26 @@ def test_what_does_not_go_together(genmm, cirr, tmp_path):
     assert code == 2
     assert "cirr has no categories" in err
     assert genmm("convert", "coco", cirr, "-i", cirr, "-o", tmp_path / "x")[0] == 2
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_full_disk_does_not_stand_in_the_way_of_the_next_try(
+    genmm, cirr, tmp_path, monkeypatch, last
+):
+    synced = []
+
+    def full(handle):
+        synced.append(handle)
+        if len(synced) >= last:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    output = tmp_path / "val"
+    arguments = ("convert", "cirr", cirr, "--images", cirr, "--output", output)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        patched.setattr("genmm_retriever.corpus.store.files.sync_folder", lambda _: None)
+        code, out, err = genmm(*arguments)
+    assert (code, out) == (2, "")
+    assert "No space left" in err
+    assert list(output.iterdir()) == []
+    assert genmm(*arguments)[0] == 0

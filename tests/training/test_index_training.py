@@ -284,6 +284,12 @@ def test_what_cannot_be_trained_is_refused(build, make_index, tmp_path):
         train_index(path, model=model, refresh=True, progress=False)
     with pytest.raises(InputError, match="epochs is 0"):
         train_index(path, model=model, epochs=0)
+    with IndexReader.open(path) as reader:
+        everything = [item.id for item in reader.items(reader.live_rows().tolist())]
+    with opened(path, model) as retriever:
+        retriever.delete(everything)
+    with pytest.raises(InputError, match="is empty"):
+        train_index(path, model=model)
     clues = tmp_path / "clues"
     items = [Item(id="a", text="A dog runs over the snow of the hills.")]
     with GenerativeMMRetriever.from_images(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
 
 from genmm_retriever import GenerativeMMRetriever
 from genmm_retriever.corpus.store import IndexReader
-from genmm_retriever.errors import InputError
+from genmm_retriever.errors import InputError, StorageError
 from genmm_retriever.training.corpus import Corpus
 from genmm_retriever.training.lessons import ROWS_A_STEP, Curriculum
 from genmm_retriever.training.pairs import make_pairs
@@ -180,3 +182,18 @@ def test_captions_ask_for_pictures_and_pictures_for_captions(build, noise, tmp_p
         assert len(looked) == 3
         own = {tokens for row in (0, 1) for tokens in corpus.answers[row]}
         assert any({tuple(answer) for answer in lesson.answers} == own for lesson in looked)
+
+
+def test_queries_on_a_full_disk_are_kept_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    book = QueryBook(tmp_path / "training" / "queries.jsonl")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"queries\.jsonl.*No space"):
+            book.put({"a": ["a red bus"]})
+    assert "a" not in book
+    assert not book.path.exists()
+    book.put({"a": ["a red bus"]})
+    assert QueryBook(book.path)["a"] == ["a red bus"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import stat
 import threading
 import warnings
@@ -34,12 +35,16 @@ MAX_PIXELS = 100_000_000
 _FORMATS = ("PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "JPEG2000")
 _HUGE_JPEG = 16_000_000
 _DRAFT_SIZE = (2048, 2048)
+_REFERENCE_HINT = "use a path, file:, http(s): or data:"
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _warning_filters = threading.Lock()
 
 
 def open_image(
-    ref: str | bytes | Path | Image.Image, *, max_pixels: int = MAX_PIXELS
+    ref: str | bytes | Path | Image.Image,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
 ) -> Image.Image:
     """Open a picture, decoded, as models want it.
 
@@ -52,6 +57,7 @@ def open_image(
         ref: Path, `file:`, `data:` or `http(s):` URI, encoded bytes, or an open picture,
             which is left as it is.
         max_pixels: Refuse more; the header is looked at before anything is decoded.
+        name: What messages call it; None for the reference itself.
 
     Returns:
         A picture of mode `RGB`.
@@ -63,12 +69,12 @@ def open_image(
         >>> open_image(Image.new("L", (4, 3), 7)).getpixel((0, 0))
         (7, 7, 7)
     """
-    name = describe_reference(ref)
+    name = name or describe_reference(ref)
     if isinstance(ref, Image.Image):
         with _errors(name):
             return _to_rgb(ref)
     with contextlib.closing(_stream(ref, name)) as stream, _errors(name):
-        image = _open_header(stream, name)
+        image = _open_header(stream, name, max_pixels)
         _bound(image, name, max_pixels)
         image.load()
         return _to_rgb(_upright(image))
@@ -83,24 +89,26 @@ def _stream(ref: str | bytes | Path, name: str) -> BinaryIO:
             return io.BytesIO(decode_data_uri(ref))
         if ref[:7].lower() in ("http://", "https:/"):
             return io.BytesIO(fetch(ref))
+    if isinstance(ref, str) and not ref.strip():
+        raise ImageError("the reference of a picture is empty", _REFERENCE_HINT)
     path = local_path(ref) if isinstance(ref, str) else ref
     if path is None:
-        raise ImageError(
-            f"{name} is no address of a picture", "use a path, file:, http(s): or data:"
-        )
+        raise ImageError(f"{name} is no address of a picture", _REFERENCE_HINT)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise ImageError(f"{name} is a folder, not a picture")
+            raise ImageError(f"{name} is a folder, not a picture", "name a file in it")
         if not stat.S_ISREG(mode):
             # A pipe would block for ever.
-            raise ImageError(f"{name} is not a regular file")
+            raise ImageError(f"{name} is not a regular file", "copy its content into one")
         return path.open("rb")
+    except ImageError:
+        raise
     except FileNotFoundError as error:
-        raise ImageError(f"{name} does not exist") from error
+        raise ImageError(f"{name} does not exist", "check the path") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{name} cannot be read: {reason}") from error
+        raise ImageError(f"{name} cannot be read: {reason}", "check the path") from error
 
 
 @contextlib.contextmanager
@@ -112,8 +120,6 @@ def _errors(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture that can be read") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large: {error}", "shrink it first") from error
     except MemoryError as error:
         raise ImageError(f"{name} does not fit in memory", "shrink it first") from error
     except Exception as error:
@@ -121,7 +127,7 @@ def _errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name} is broken: {error}") from error
 
 
-def _open_header(stream: BinaryIO, name: str) -> Image.Image:
+def _open_header(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     """Read the header only."""
     head = stream.read(len(_JPEG_MAGIC))
     stream.seek(0)
@@ -133,7 +139,15 @@ def _open_header(stream: BinaryIO, name: str) -> Image.Image:
     with _warning_filters, warnings.catch_warnings():
         # Bounds are checked right after; other complaints are no reason to refuse.
         warnings.simplefilter("ignore")
-        return Image.open(stream, formats=_FORMATS)
+        try:
+            return Image.open(stream, formats=_FORMATS)
+        except Image.DecompressionBombError as error:
+            # It counts them, and takes every such picture for an attack.
+            counted = re.search(r"\((\d+) pixels", str(error))
+            pixels = f"{int(counted[1]):,}" if counted else "too many"
+            raise ImageError(
+                f"{name} has {pixels} pixels, more than {max_pixels:,}", "shrink it first"
+            ) from error
 
 
 def _bound(image: Image.Image, name: str, max_pixels: int) -> None:

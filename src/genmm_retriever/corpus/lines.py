@@ -31,12 +31,15 @@ def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if line.strip():
                     yield number, _parse(line, path, number)
     except OSError as error:
-        raise SourceError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+        raise SourceError(
+            f"{str(path)!r} cannot be read: {error.strerror or error}",
+            "check its name and that you may read it",
+        ) from error
 
 
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode())
+        record = json.loads(line.decode(), parse_constant=_refuse)
     except UnicodeDecodeError as error:
         raise line_error(path, number, f"it is not UTF-8 ({error.reason})") from error
     except json.JSONDecodeError as error:
@@ -49,6 +52,10 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     if b"\\ud" in line.lower() and not is_unicode(json.dumps(record, ensure_ascii=False)):
         raise line_error(path, number, "it holds half of a surrogate pair, which is no character")
     return record
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it has no {constant}")
 
 
 def line_error(path: Path, number: int, what: str) -> SourceError:
@@ -74,12 +81,14 @@ def record_id(record: Mapping[str, Any], path: Path, number: int) -> str:
     """The id of a line; whole numbers count as their digits.
 
     Raises:
-        SourceError: If there is none.
+        SourceError: If there is none, or it is something else.
     """
     value = record.get("id")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str) or not value.strip():
+    if not (value is None or isinstance(value, str)):
+        raise line_error(path, number, "its `id` is not a text")
+    if value is None or not value.strip():
         raise line_error(path, number, "it has no `id`")
     return value
 

@@ -20,6 +20,7 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 Source: TypeAlias = "PathLike | Item"
 _JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _BATCH_ROWS = 64
+_UNREADABLE = "see to it that you may read it, or name another source"
 
 
 def read_sources(
@@ -66,8 +67,11 @@ def _read_one(source: Source, *, items: Items, use_text: str | None) -> Iterator
         if not path.exists():
             raise SourceError(f"{name} does not exist", "name a folder, picture, JSONL or Parquet")
         is_folder = path.is_dir()
+    except SourceError:
+        raise
     except (OSError, ValueError) as error:
-        raise SourceError(f"{name} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{name} cannot be read: {reason}", _UNREADABLE) from error
     if is_folder and (path / "corpus.jsonl").is_file():
         found = _read_beir(path / "corpus.jsonl")
     elif suffix in _JSONL_SUFFIXES:
@@ -108,7 +112,7 @@ def _read_folder(folder: Path) -> Iterator[Item]:
 
     def stop(error: OSError) -> None:
         raise SourceError(
-            f"{printable(str(error.filename))!r} cannot be read: {error.strerror}"
+            f"{printable(str(error.filename))!r} cannot be read: {error.strerror}", _UNREADABLE
         ) from error
 
     names: list[str] = []

@@ -98,6 +98,23 @@ def decode_data_uri(uri: str) -> bytes:
         raise ImageError(f"{describe_reference(uri)} is malformed: {error}") from error
 
 
+def _public_address(address: str) -> str:
+    """An address without what belongs in no log: user name, password and token.
+
+    Examples:
+        >>> _public_address("http://me:secret@[::1]:8080/a.png?token=1")
+        'http://[::1]:8080/a.png'
+    """
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        # Then it cannot be told what of it is secret.
+        return f"{address.partition(':')[0]}://..."
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
+
+
 def describe_reference(reference: object) -> str:
     """How a message names a picture; never its content."""
     if isinstance(reference, bytes):
@@ -107,9 +124,7 @@ def describe_reference(reference: object) -> str:
     if isinstance(reference, str) and is_uri(reference):
         path = local_path(reference)
         if path is None:
-            # No user name, password or token of an address belongs in a log.
-            parts = urlsplit(reference)
-            return repr(f"{parts.scheme}://{parts.hostname}{parts.path}")
+            return repr(_public_address(reference))
         return repr(printable(str(path)))
     if isinstance(reference, (str, Path)):
         return repr(printable(str(reference)))

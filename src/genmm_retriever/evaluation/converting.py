@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,8 +34,16 @@ def write_composed(
     for path in files:
         if path.exists() and not overwrite:
             raise StorageError(f"{path} is there already", "name another folder, or --overwrite")
-    write_lines(files[0], (_line(_item_fields(item)) for item in composed.items))
-    write_lines(files[1], (_line(_query_fields(query)) for query in composed.queries))
+    made = [path for path in files if not path.exists()]
+    try:
+        write_lines(files[0], (_line(_item_fields(item)) for item in composed.items))
+        write_lines(files[1], (_line(_query_fields(query)) for query in composed.queries))
+    except StorageError:
+        # One without the other is of no use, and would stand in the way of the next try.
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        raise
     return files
 
 

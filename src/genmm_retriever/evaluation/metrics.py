@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
+from ..corpus.store.files import write_atomically
 from ..errors import InputError, MissingExtraError, SourceError, StorageError
 from .datasets import EvalQuery, RecallKind
 
@@ -256,7 +257,7 @@ def _decoded(name: str) -> str:
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Write a text file of UTF-8; its folder is made.
+    """Write a text file of UTF-8, whole or not at all; its folder is made.
 
     Raises:
         StorageError: If the file cannot be written.
@@ -264,7 +265,12 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
+        if path.exists() and not path.is_file():
+            # A device or a pipe takes what comes; nothing can be put in its place.
+            path.write_text("".join(lines), encoding="utf-8")
+        else:
+            whole = "".join(lines).encode()
+            write_atomically(path.resolve(), lambda file: file.write(whole))
     except OSError as error:
         raise StorageError(
             f"{path} cannot be written: {error.strerror or error}", "name a place you can write"

@@ -67,10 +67,12 @@ def load_model(
             "name a local model, by its hub name or path; load_generator loads one that only "
             "writes",
         )
+    name = str(name)
+    if not name.strip():
+        raise ModelNotFoundError("the name of the model is empty", _OFFLINE_HINT)
     _require("torch", "transformers")
     where = pick_device(device)
     how = pick_dtype(where, dtype)
-    name = str(name)
     if name == BUILTIN:
         from genmm_retriever.models.builtin import load_builtin
 

@@ -20,13 +20,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from genmm_retriever.errors import StorageError
 from genmm_retriever.training.builtin import checkpoint
 from genmm_retriever.training.exam import Exam, Figures
 from genmm_retriever.training.learner import Learner
 from genmm_retriever.training.lessons import Curriculum
 from genmm_retriever.training.lora import Adapted
 from genmm_retriever.training.rates import warm_cosine
+from genmm_retriever.training.storing import storing
 
 PATIENCE = 3
 _SAVE_EVERY_SECONDS = 60.0
@@ -167,13 +167,8 @@ class _Keeper:
 
     def save(self) -> None:
         """Write the state; a kill at any moment leaves the old one or the new one."""
-        try:
+        with storing(self.folder):
             checkpoint.save(self.folder, self.parameters, self.optimiser, vars(self.done))
-        except (OSError, SafetensorError) as error:
-            raise StorageError(
-                f"{self.folder} cannot be written: {error}",
-                "free some space; the same command goes on from the last state that was kept",
-            ) from error
         self._saved = time.monotonic()
 
     def save_now_and_then(self) -> None:
@@ -268,7 +263,8 @@ def _examine(adapted: Adapted, exam: Exam, keeper: _Keeper, *, search: bool) -> 
     if better:
         fresh = folder / "best-new"
         shutil.rmtree(fresh, ignore_errors=True)
-        adapted.save(fresh)
+        with storing(fresh):
+            adapted.save(fresh)
         shutil.rmtree(folder / "best", ignore_errors=True)
         fresh.replace(folder / "best")
     with keeper.changing():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genmm_retriever.corpus.store.files import append_durably
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts import pseudo_query_prompt
 from genmm_retriever.models.base import MLLM, ImagePart, Prompt
 from genmm_retriever.schema import Item
 from genmm_retriever.training.corpus import Corpus
+from genmm_retriever.training.storing import storing
 
 ITEMS_AT_ONCE = 16
 _TEMPERATURE = 0.7
@@ -50,14 +51,16 @@ class QueryBook:
         return mark in self._found
 
     def put(self, queries: Mapping[str, Sequence[str]]) -> None:
-        """Keep queries of items, durably."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Keep queries of items, durably, all or, if the disk is full, none.
+
+        Raises:
+            StorageError: If they cannot be written.
+        """
         lines = [json.dumps({"item": mark, "queries": list(q)}) for mark, q in queries.items()]
-        with self.path.open("ab") as file:
+        with storing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             # The line break before ends a line that a crash cut short.
-            file.write("".join(f"\n{line}" for line in lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
+            append_durably(self.path, "".join(f"\n{line}" for line in lines).encode())
         self._found.update({mark: list(texts) for mark, texts in queries.items()})
 
 

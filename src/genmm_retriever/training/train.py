@@ -28,6 +28,7 @@ from genmm_retriever.training.options import TrainingOptions, TrainingReport
 from genmm_retriever.training.pairs import SMALL, make_pairs, queries_per_item
 from genmm_retriever.training.publishing import DOCUMENT, publish_adapter
 from genmm_retriever.training.queries import QueryBook, write_queries
+from genmm_retriever.training.storing import store_json, storing
 from genmm_retriever.training.texts import HumanQuery, read_texts
 from genmm_retriever.training.triplets.book import KnownTriplet, read_triplets
 from genmm_retriever.training.triplets.pairs import composed_pairs
@@ -99,6 +100,7 @@ def train_index(
         SourceError: If `texts` or `triplets` cannot be read; the line is named.
         ModelError: If the model is not the index's, or cannot be trained.
         IndexLockedError: If another training or a writer is at work.
+        StorageError: If the disk is full or cannot be written.
         MissingExtraError: If `peft` is not installed.
 
     Examples:
@@ -115,14 +117,17 @@ def train_index(
     begun = time.perf_counter()
     folder = Path(path).absolute()
     with IndexReader.open(folder) as reader:
+        if not len(reader):
+            raise InputError(f"the index at {str(path)!r} is empty", "add items: genmm add")
         if reader.settings.identifiers == "clue":
             raise InputError(
                 f"{str(path)!r} is an index of clues, which has no identifiers to learn",
                 "build it with --identifiers structured to train it",
             )
         work = folder / FOLDER
-        work.mkdir(exist_ok=True)
-        lock = WriterLock(work)
+        with storing(work):
+            work.mkdir(exist_ok=True)
+            lock = WriterLock(work)
         try:
             human = [] if texts is None else read_texts(Path(texts), reader.row)
             known, missing = read_triplets(_files(triplets), reader.row)
@@ -329,11 +334,7 @@ class _Training:
                 found = exam.sit(self.mllm)
             finally:
                 adapted.remove()
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(
-            json.dumps({"key": f"{key}-{served}", "figures": found.to_json()}), encoding="utf-8"
-        )
-        temporary.replace(path)
+        store_json(path, {"key": f"{key}-{served}", "figures": found.to_json()})
         return found
 
     def _publish(self, done: Progress, before: Figures, after: Figures, progress: bool) -> None:

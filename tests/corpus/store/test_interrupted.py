@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from genmm_retriever.corpus.store import IdentifierRecord, IndexReader, IndexSettings, IndexWriter
-from genmm_retriever.errors import IndexNotFoundError
+from genmm_retriever.corpus.store import (
+    IdentifierRecord,
+    IndexReader,
+    IndexSettings,
+    IndexWriter,
+    check_index,
+)
+from genmm_retriever.corpus.store.manifest import Manifest
+from genmm_retriever.errors import IndexDamagedError, IndexNotFoundError
 from genmm_retriever.schema import Item
 
 SETTINGS = IndexSettings(model="m", model_fingerprint="f")
@@ -121,3 +130,68 @@ def test_a_first_source_that_was_refused_leaves_nothing_unfinished(tmp_path):
         writer.stage_items(texts("a"))
         complete(writer)
     assert published(path) == ["a"]
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """An index of one item."""
+    with IndexWriter.create(tmp_path / "index", SETTINGS) as writer:
+        writer.stage_items(texts("old"))
+        complete(writer)
+    return tmp_path / "index"
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{}", ""])
+@pytest.mark.parametrize("adding", [False, True])
+def test_a_manifest_that_is_gone_lets_nobody_begin_from_nothing(finished, content, adding):
+    if adding:
+        with IndexWriter.open(finished) as writer:
+            writer.stage_items(texts("new"))
+    manifest = finished / "manifest.json"
+    manifest.unlink()
+    if content is not None:
+        manifest.write_text(content)
+    with pytest.raises(IndexDamagedError, match="missing" if content is None else "damaged"):
+        IndexReader.open(finished)
+    assert [problem.file for problem in check_index(finished)] == ["manifest.json"]
+    before = sorted(finished.rglob("*"))
+    with pytest.raises(IndexDamagedError, match="--overwrite"):
+        IndexWriter.create(finished, SETTINGS)
+    assert sorted(finished.rglob("*")) == before
+    with IndexWriter.create(finished, SETTINGS, overwrite=True) as writer:
+        writer.stage_items(texts("other"))
+        complete(writer)
+    assert published(finished) == ["other"]
+
+
+def test_a_new_beginning_without_a_manifest_is_gone_on_with(finished):
+    (finished / "manifest.json").unlink()
+    with IndexWriter.create(finished, SETTINGS, overwrite=True) as writer:
+        writer.stage_items(texts("a"))
+    with pytest.raises(IndexNotFoundError, match="is unfinished"):
+        IndexReader.open(finished)
+    with IndexWriter.create(finished, SETTINGS) as writer:
+        assert writer.stage_items(texts("a")).unchanged == 1
+        complete(writer)
+    assert published(finished) == ["a"]
+
+
+def test_a_first_build_that_died_while_publishing_is_gone_on_with(tmp_path, monkeypatch):
+    path = tmp_path / "index"
+    with IndexWriter.create(path, SETTINGS) as writer:
+        writer.stage_items(texts("a"))
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            patch.setattr(Manifest, "write", _interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                complete(writer)
+    assert (path / "generations" / "000001").is_dir()
+    with pytest.raises(IndexNotFoundError, match="is unfinished"):
+        IndexReader.open(path)
+    with IndexWriter.create(path, SETTINGS) as writer:
+        complete(writer)
+    assert published(path) == ["a"]
+
+
+def _interrupted(*_):
+    raise KeyboardInterrupt

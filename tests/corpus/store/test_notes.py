@@ -22,7 +22,6 @@ from genmm_retriever.corpus.store import (
     check_index,
     notes_by_row,
 )
-from genmm_retriever.corpus.store import notes as module
 from genmm_retriever.errors import IndexLockedError, StorageError
 
 NOW = NoteVersion(NOTES_VERSION, "m", "f")
@@ -146,7 +145,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 
     with NoteBook.writing(tmp_path, ALL) as book:
         with monkeypatch.context() as patched:
-            patched.setattr(module.os, "fsync", full)
+            patched.setattr(os, "fsync", full)
             with pytest.raises(StorageError, match="No space"):
                 book.put([TWO])
         assert book.path.read_bytes() == before

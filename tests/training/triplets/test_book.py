@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
-from genmm_retriever.errors import IndexLockedError, InputError, SourceError
+from genmm_retriever.errors import IndexLockedError, InputError, SourceError, StorageError
 from genmm_retriever.training.triplets.book import (
     Triplet,
     TripletBook,
@@ -68,8 +70,8 @@ def test_one_writer_and_the_same_options(tmp_path):
     [
         ("[]", "not a JSON object"),
         ({"target": "b", "text": "t"}, "`reference`"),
-        ({"reference": "a", "target": 3, "text": "t"}, "`target`"),
-        ({"reference": "a", "target": "b", "text": " "}, "`text`"),
+        ({"reference": "a", "target": 3, "text": "t"}, "its `target` is not a text"),
+        ({"reference": "a", "target": "b", "text": " "}, "it has no `text`"),
         ({"reference": "a", "target": "a", "text": "t"}, "same item"),
         ({"reference": "a", "target": "b", "text": "t", "reverse": 1}, "`reverse`"),
         ({"reference": "a", "target": "b", "text": "t", "scores": [1]}, "`scores`"),
@@ -102,3 +104,30 @@ def test_items_that_the_index_lacks_are_passed_over(tmp_path):
         read_triplets([path], {}.get)
     with pytest.raises(SourceError, match=r"none\.jsonl"):
         read_triplets([tmp_path / "none.jsonl"], rows.get)
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "t.jsonl"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"options\.json.*No space"):
+            opened(path)
+    with opened(path) as book:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", full)
+            with pytest.raises(StorageError, match=r"t\.jsonl.*No space"):
+                book.put([ONE], [])
+        assert not len(book)
+        assert not path.exists()
+        book.put([TWO], [])
+    assert list(read_lines(path)) == [TWO]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"t\.jsonl\.work"):
+        opened(tmp_path / "file" / "t.jsonl")

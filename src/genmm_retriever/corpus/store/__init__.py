@@ -33,6 +33,7 @@ from genmm_retriever.corpus.store.notes import (
 )
 from genmm_retriever.corpus.store.reader import IndexReader, settings_of
 from genmm_retriever.corpus.store.records import (
+    Changes,
     Description,
     IdentifierRecord,
     IndexSettings,
@@ -46,6 +47,7 @@ __all__ = [
     "NOTES_VERSION",
     "NOTE_KINDS",
     "SCHEMA_VERSION",
+    "Changes",
     "Description",
     "IdentifierRecord",
     "IndexReader",

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from genmm_retriever.corpus.store.files import DAMAGED_HINT
 from genmm_retriever.corpus.store.records import Description, IdentifierRecord
-from genmm_retriever.errors import IndexDamagedError
+from genmm_retriever.errors import IndexDamagedError, first_problem
 from genmm_retriever.schema import Item, Kind, Scalar, is_unicode
 
 TABLES = """
@@ -171,7 +172,11 @@ class Tables:
                 fields = self._verified(payload, crc, row)
                 if isinstance(fields.get("image"), dict):
                     fields["image"] = str(self.folder / "blobs" / fields["image"]["blob"])
-                result[row] = Item.model_validate(fields)
+                try:
+                    result[row] = Item.model_validate(fields)
+                except ValidationError as error:
+                    # Older versions of this package took in what is none to this one.
+                    raise self.damaged(f"row {row} is no item: {first_problem(error)}") from error
         return result
 
     def marks(self, rows: Sequence[int]) -> dict[int, str]:

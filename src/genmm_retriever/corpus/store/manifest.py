@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import sqlite3
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genmm_retriever.corpus.store.checksums import FileEntry, verify_file
 from genmm_retriever.corpus.store.files import (
+    ARRAYS,
     DAMAGED_HINT,
+    FEATURES,
+    GENERATIONS,
     LOCK,
     MANIFEST,
     WORK,
@@ -71,7 +76,7 @@ class Manifest:
         Raises:
             IndexNotFoundError: If there is none, or it belongs to something else.
             IndexVersionError: If a version of this package wrote it that keeps it otherwise.
-            IndexDamagedError: If it was cut short or altered.
+            IndexDamagedError: If it was cut short, altered or taken away.
         """
         path = folder / MANIFEST
         try:
@@ -122,7 +127,7 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise IndexDamagedError(f"{path} is damaged", DAMAGED_HINT) from error
     if not isinstance(body, dict) or body.get("format") != FORMAT:
-        if FORMAT.encode() in raw or b"schema_version" in raw:
+        if FORMAT.encode() in raw or b"schema_version" in raw or is_index_folder(path.parent):
             raise IndexDamagedError(f"{path} is damaged", DAMAGED_HINT)
         raise _not_found(path.parent)
     # The version comes before the checksum: a newer one may compute it in another way.
@@ -155,11 +160,14 @@ def _checksum(body: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _not_found(folder: Path) -> IndexNotFoundError:
+def _not_found(folder: Path) -> IndexNotFoundError | IndexDamagedError:
+    """The error for a folder without a manifest of ours."""
     if not folder.exists():
         return IndexNotFoundError(
             f"there is no index at {str(folder)!r}", "build one with `genmm index`"
         )
+    if is_index_folder(folder) and _was_published(folder):
+        return IndexDamagedError(f"{folder / MANIFEST} is missing", DAMAGED_HINT)
     if is_index_folder(folder) and not (folder / WORK).exists():
         return IndexNotFoundError(
             f"the index at {str(folder)!r} is empty: its build took nothing in",
@@ -173,6 +181,26 @@ def _not_found(folder: Path) -> IndexNotFoundError:
     return IndexNotFoundError(
         f"{str(folder)!r} is not an index", "name a folder that `genmm index` has written"
     )
+
+
+def _was_published(folder: Path) -> bool:
+    """Whether something was published in a folder whose manifest is gone.
+
+    Work in progress puts files beside what is published before there is a manifest, so where
+    there is some it is asked what it began with.
+    """
+    work = folder / WORK
+    if not work.exists():
+        kinds = (folder / kind for kind in (GENERATIONS, ARRAYS, FEATURES))
+        return any(kind.is_dir() and any(kind.iterdir()) for kind in kinds)
+    uri = work.absolute().as_uri() + "?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.1)) as connection:
+            meta = dict(connection.execute("SELECT key, value FROM meta"))
+    except sqlite3.Error:
+        # A running writer holds it, or the next one has to mend it first.
+        return False
+    return meta.get("base_generation", "0") != "0" and meta.get("fresh") != "1"
 
 
 def is_index_folder(folder: Path) -> bool:

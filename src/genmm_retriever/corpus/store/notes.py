@@ -8,9 +8,7 @@ another one as soon as the item's content is, so that no note outlives what it w
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,15 +149,8 @@ class NoteBook:
             StorageError: If they cannot be written.
         """
         lines = b"".join(_line(note) for note in notes)
-        with files.storage_errors(self._index), self.path.open("ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
-            try:
-                if file.write(lines) != len(lines):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)
-                raise
+        with files.storage_errors(self._index):
+            files.append_durably(self.path, lines)
         for note in notes:
             self._take(note)
 

@@ -95,6 +95,21 @@ class StageReport:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What the next publication changes for readers, in numbers of items.
+
+    Args:
+        added: Ids that they have not seen.
+        replaced: Ids that they have seen with other content.
+        skipped: Items left out since the publication before.
+    """
+
+    added: int
+    replaced: int
+    skipped: int
+
+
+@dataclass(frozen=True)
 class Problem:
     """Something that `check_index` found.
 

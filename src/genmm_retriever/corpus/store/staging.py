@@ -18,7 +18,7 @@ from genmm_retriever.corpus.store.manifest import (
     is_index_folder,
     older_version,
 )
-from genmm_retriever.corpus.store.records import IndexSettings, Stage
+from genmm_retriever.corpus.store.records import Changes, IndexSettings, Stage
 from genmm_retriever.errors import (
     IndexDamagedError,
     IndexNotFoundError,
@@ -130,6 +130,27 @@ class Staging:
             self.set_meta("changes", -1)
         shutil.rmtree(self.folder / files.STAGED_ARRAYS, ignore_errors=True)
 
+    def changes(self, require: Stage | None) -> Changes:
+        """What publishing now would change, whichever call staged it."""
+        new = f"FROM ({winners_sql(require)}) w JOIN items i ON i.row = w.row"
+        count = self.tables.run
+        if self.manifest is None or self.fresh:
+            (added,) = count(f"SELECT count(*) {new}").fetchone()
+            (skipped,) = count("SELECT count(*) FROM skipped").fetchone()
+            return Changes(added, 0, skipped)
+        base = files.generation_folder(self.manifest.generation)
+        count("ATTACH ? AS seen", (str(self.folder / base / files.ITEMS_FILE),))
+        try:
+            others = f"{new} WHERE i.row NOT IN (SELECT row FROM seen.items)"
+            known = "AND EXISTS (SELECT 1 FROM seen.items s WHERE s.id = i.id)"
+            (both,) = count(f"SELECT count(*) {others}").fetchone()
+            (replaced,) = count(f"SELECT count(*) {others} {known}").fetchone()
+            left_out = "FROM skipped WHERE row NOT IN (SELECT row FROM seen.skipped)"
+            (skipped,) = count(f"SELECT count(*) {left_out}").fetchone()
+        finally:
+            count("DETACH seen")
+        return Changes(both - replaced, replaced, skipped)
+
     def is_published(self) -> bool:
         """Whether a reader sees everything that is here."""
         if self.manifest is None or self.number("changes"):
@@ -238,6 +259,9 @@ def _reconciled(staging: Staging, lock: WriterLock) -> Staging:
     current = manifest.generation if manifest else 0
     provisional = manifest is not None and staging.tables.meta("provisional") == "1"
     if current == staging.base and not provisional:
+        return staging
+    if manifest is None and staging.fresh:
+        # It takes nothing over, so what it replaces need not be there.
         return staging
     publishing = json.loads(staging.tables.meta("publishing") or "[0, null]")
     if current == staging.base + 1 == publishing[0]:

@@ -26,6 +26,7 @@ from genmm_retriever.corpus.store.database import (
 from genmm_retriever.corpus.store.features import Features
 from genmm_retriever.corpus.store.publish import publish
 from genmm_retriever.corpus.store.records import (
+    Changes,
     Description,
     IdentifierRecord,
     IndexSettings,
@@ -382,6 +383,11 @@ class IndexWriter:
                 count += bool(rows)
                 tables.drop(rows)
         return count
+
+    def changes(self) -> Changes:
+        """What `publish` would change for readers now, whichever writer staged it."""
+        with self._staging.errors():
+            return self._staging.changes("identifiers")
 
     def publish(self, *, require: Stage | None = "identifiers") -> int:
         """Make everything complete visible to readers, as one new generation.

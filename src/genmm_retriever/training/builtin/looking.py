@@ -21,6 +21,7 @@ from genmm_retriever.training.builtin.data import (
     read_captioned,
     read_questions,
 )
+from genmm_retriever.training.storing import store_json, storing
 
 _BATCH = 32
 
@@ -62,14 +63,16 @@ def _features(
     cache, note = work / f"features-{key}.npy", work / f"features-{key}.json"
     done = json.loads(note.read_text())["done"] if note.is_file() and cache.is_file() else 0
     mode: Any = "r+" if done else "w+"
-    features = np.lib.format.open_memmap(cache, mode=mode, dtype=np.float16, shape=shape)
+    with storing(cache):
+        features = np.lib.format.open_memmap(cache, mode=mode, dtype=np.float16, shape=shape)
     model.train(False)
     for start in tqdm(range(done, len(paths), _BATCH), desc="looking", disable=not progress):
         batch = [open_image(path) for path in paths[start : start + _BATCH]]
         with torch.no_grad():
             found = model.get_image_features(pixel_values(batch, config.image_size))
         features[start : start + _BATCH] = found.half().numpy()
-        features.flush()
-        note.write_text(json.dumps({"done": start + len(batch)}))
+        with storing(cache):
+            features.flush()
+        store_json(note, {"done": start + len(batch)})
     kept: np.ndarray = features
     return kept

@@ -19,6 +19,7 @@ from genmm_retriever.training.builtin.contrastive import ContrastiveData
 from genmm_retriever.training.builtin.data import CaptionedImages
 from genmm_retriever.training.builtin.finding import FindingData
 from genmm_retriever.training.builtin.topics import fit_topics
+from genmm_retriever.training.storing import store_json, storing
 
 _TOPICS = 2
 """Of each picture and caption that are learnt; fewer than an item has, and surer."""
@@ -59,11 +60,7 @@ def finding_data(
     """Topics and the identifiers under them, made once; the topics are put into the model."""
     path = work / "finding.json"
     if not path.is_file():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(
-            json.dumps(_make_finding_data(model, data, work, seed)), encoding="utf-8"
-        )
-        temporary.replace(path)
+        store_json(path, _make_finding_data(model, data, work, seed))
     kept = json.loads(path.read_text(encoding="utf-8"))
     _set_topics(model, torch.from_numpy(np.load(work / _CENTRES)), kept["topics"])
     kept["of_queries"] = np.load(work / _OF_QUERIES)
@@ -82,7 +79,8 @@ def _make_finding_data(
     seen = contrastive_data(model, data)
     labels = [", ".join(names) for names in label_names()]
     found, names = fit_topics(head, seen, data.captions, labels, seed=seed)
-    np.save(work / _CENTRES, found.numpy())
+    with storing(work / _CENTRES):
+        np.save(work / _CENTRES, found.numpy())
     _set_topics(model, found, names)
 
     def topics(vectors: Tensor, most: int) -> list[list[str]]:
@@ -90,7 +88,9 @@ def _make_finding_data(
 
     with torch.no_grad():
         queries = head.embed_texts(seen.sentences)
-        np.save(work / _OF_QUERIES, head.topic_logprobs(queries).exp().half().numpy())
+        likely = head.topic_logprobs(queries).exp().half().numpy()
+        with storing(work / _OF_QUERIES):
+            np.save(work / _OF_QUERIES, likely)
         of_picture = topics(head.embed_images(seen.features, seen.probabilities), _TOPICS)
         of_caption = topics(queries, _TOPICS)
         of_label = topics(head.embed_texts(head.label_vectors), _TOPICS)

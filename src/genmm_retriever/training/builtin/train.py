@@ -38,6 +38,7 @@ from genmm_retriever.training.builtin.targets import (
     label_probabilities,
 )
 from genmm_retriever.training.builtin.trainer import Learner, Stage, run_stage
+from genmm_retriever.training.storing import store_json, storing
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _CAPTIONING_SHARE = 0.3
@@ -80,11 +81,13 @@ def train(
 
     Raises:
         SourceError: If a source cannot be read or holds no caption.
+        StorageError: If the disk is full or cannot be written.
     """
     from genmm_retriever.models.loading import pick_device
 
     work = output / "work"
-    work.mkdir(parents=True, exist_ok=True)
+    with storing(work):
+        work.mkdir(parents=True, exist_ok=True)
     where = pick_device(device)
     torch.manual_seed(seed)
     model, processor = untrained(fetch_gguf(progress=progress))
@@ -138,9 +141,10 @@ def train(
     steps = finding_steps(finding, telling, every=1, seed=seed + 1)
     figures["settling"] = run_stage(learner, stage, steps, work, progress=progress)
     figures["topics"] = len(config.topics)
-    write_settings(output, config)
-    export(model, adapter, output)
-    (output / "MODEL_CARD.md").write_text(model_card(sources, figures), encoding="utf-8")
+    with storing(output):
+        write_settings(output, config)
+        export(model, adapter, output)
+        (output / "MODEL_CARD.md").write_text(model_card(sources, figures), encoding="utf-8")
     return figures
 
 
@@ -204,7 +208,10 @@ def _once(head: TwinTowers, path: Path, train: Callable[[], float]) -> float:
             return float(file.metadata()["loss"])
     loss = train()
     tensors = {name: value.contiguous() for name, value in head.state_dict().items()}
-    save_file(tensors, path, metadata={"loss": str(loss)})
+    temporary = path.with_suffix(".tmp")
+    with storing(path):
+        save_file(tensors, temporary, metadata={"loss": str(loss)})
+        temporary.replace(path)
     return loss
 
 
@@ -226,9 +233,7 @@ def _identifiers(data: CaptionedImages, work: Path, seed: int) -> list[list[str]
     encoder = MiniLMEncoder()
     scheme = StructuredIdentifiers.fit(data.captions, encoder, seed=seed)
     found = scheme.assign(data.captions, taken=set())
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found), encoding="utf-8")
-    temporary.replace(path)
+    store_json(path, found)
     return found
 
 

@@ -16,6 +16,7 @@ from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGe
 from genmm_retriever.training.builtin import checkpoint
 from genmm_retriever.training.builtin.packing import PackedBatch, answer_logprobs
 from genmm_retriever.training.rates import warm_cosine
+from genmm_retriever.training.storing import storing
 
 StepLoss = Callable[["Learner"], tuple[Tensor, dict[str, float]]]
 
@@ -156,14 +157,16 @@ def run_stage(
         bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()}, refresh=False)
         step = done_before + 1
         if step % stage.save_every == 0:
-            checkpoint.save(
-                place,
-                learner.trainable,
-                optimiser,
-                {"step": step, "means": means, "finished": False},
-            )
+            with storing(place):
+                checkpoint.save(
+                    place,
+                    learner.trainable,
+                    optimiser,
+                    {"step": step, "means": means, "finished": False},
+                )
     means["steps"] = step
-    checkpoint.save(
-        place, learner.trainable, optimiser, {"step": step, "means": means, "finished": True}
-    )
+    with storing(place):
+        checkpoint.save(
+            place, learner.trainable, optimiser, {"step": step, "means": means, "finished": True}
+        )
     return means

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from genmm_retriever.corpus.lines import iter_jsonl, line_error
+from genmm_retriever.corpus.store.files import append_durably
 from genmm_retriever.corpus.store.lock import WriterLock
 from genmm_retriever.errors import IndexLockedError, InputError, SourceError
+from genmm_retriever.training.storing import store_json, storing
 
 _FIELDS = ("reference", "target", "text", "reverse", "scores", "model", "prompt_version")
 _OPENING = b'{"reference": '
@@ -75,8 +77,11 @@ def _triplet(record: dict[str, Any], path: Path, number: int) -> Triplet:
         if name not in _FIELDS:
             raise line_error(path, number, f"it has the unknown field `{name}`")
     for name in ("reference", "target", "text"):
-        if not isinstance(record.get(name), str) or not record[name].strip():
-            raise line_error(path, number, f"it has no `{name}`, which is a text")
+        value = record.get(name)
+        if not (value is None or isinstance(value, str)):
+            raise line_error(path, number, f"its `{name}` is not a text")
+        if value is None or not value.strip():
+            raise line_error(path, number, f"it has no `{name}`")
     if record["reference"] == record["target"]:
         raise line_error(path, number, "`reference` and `target` are the same item")
     reverse = record.get("reverse")
@@ -150,6 +155,7 @@ class TripletBook:
         SourceError: If the file is not one of triplets; the line is named.
         InputError: If it was begun with other options.
         IndexLockedError: If another process writes it.
+        StorageError: If the place cannot be written.
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
@@ -159,8 +165,9 @@ class TripletBook:
             (one.reference, one.target): one for one in (read_lines(path) if path.exists() else ())
         }
         folder = path.with_name(path.name + ".work")
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(folder, path)
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(folder, path)
         try:
             _check_options(folder / "options.json", path, options)
             self._dropped_path = folder / "dropped.jsonl"
@@ -199,7 +206,11 @@ class TripletBook:
         return dict(Counter(self._reasons.values()).most_common())
 
     def put(self, triplets: Sequence[Triplet], dropped: Sequence[tuple[str, str, str]]) -> None:
-        """Keep triplets and dropped pairs (reference, target, reason), durably."""
+        """Keep triplets and dropped pairs (reference, target, reason), durably.
+
+        Raises:
+            StorageError: If they cannot be written.
+        """
         _append(self.path, [one.to_json() for one in triplets])
         names = ("reference", "target", "reason")
         _append(self._dropped_path, [dict(zip(names, one, strict=True)) for one in dropped])
@@ -229,9 +240,7 @@ def _check_options(kept: Path, path: Path, options: Mapping[str, Any]) -> None:
     except (OSError, ValueError):
         before = None
     if not isinstance(before, dict):
-        temporary = kept.with_suffix(".tmp")
-        temporary.write_text(json.dumps(dict(options)), encoding="utf-8")
-        temporary.replace(kept)
+        store_json(kept, dict(options))
         return
     for name, value in options.items():
         if before.get(name) != value:
@@ -244,12 +253,9 @@ def _check_options(kept: Path, path: Path, options: Mapping[str, Any]) -> None:
 def _append(path: Path, records: Sequence[dict[str, Any]]) -> None:
     if not records:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(record) + "\n" for record in records)
-    with path.open("ab") as file:
-        file.write(lines.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    with storing(path):
+        append_durably(path, lines.encode())
 
 
 def _mend(path: Path) -> None:
@@ -271,8 +277,8 @@ def _mend(path: Path) -> None:
     try:
         json.loads(last)
     except ValueError:
-        with path.open("rb+") as file:
+        with storing(path), path.open("rb+") as file:
             file.truncate(len(whole + broken))
     else:
-        with path.open("ab") as file:
-            file.write(b"\n")
+        with storing(path):
+            append_durably(path, b"\n")

@@ -90,6 +90,7 @@ def synthesize_triplets(
         SourceError: If the file is there and is no file of triplets.
         CapabilityError: If the model takes no pictures.
         IndexLockedError: If another process writes the file.
+        StorageError: If the disk is full or cannot be written.
 
     Examples:
         Triplets of an index, and a training with them::
