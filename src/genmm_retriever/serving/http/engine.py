@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from ...checks import read_adapter
 from ...coalescing import Coalescer
-from ...errors import EmptyCorpusError, GenmmError, ImageError
+from ...errors import EmptyCorpusError, ImageError
 from ...schema import Hit, Item, Query
 from ..writers import WriterFailure, surfacing
 from .errors import Refusal, busy
@@ -294,7 +294,7 @@ class Engine:
         """A place in the queue, or as many as a query is asked in other words at a time."""
         self._check_taking()
         forms = [number for name, number in map(read_adapter, adapt) if name == "expand"]
-        with self._queue.places(1 + max(forms, default=0)), _told_apart():
+        with self._queue.places(1 + max(forms, default=0)), _surfaced():
             yield
 
     def _check_taking(self) -> None:
@@ -305,13 +305,9 @@ class Engine:
 
 
 @contextmanager
-def _told_apart() -> Iterator[None]:
-    """Whose fault it is: the index's, for the query's picture was looked at; or the writer's."""
+def _surfaced() -> Iterator[None]:
+    """A writer's failure as itself; adapters and answerers are past."""
     try:
         yield
-    except ImageError as error:
-        raise GenmmError(
-            "a picture of the index cannot be opened", "run `genmm check` where it lies"
-        ) from error
     except WriterFailure as failure:
         raise failure.error from failure

@@ -159,7 +159,7 @@ class Info(BaseModel):
 class Health(BaseModel):
     """How the service is."""
 
-    status: Literal["ok", "loading", "ready", "stopping", "failed"]
+    status: Literal["ok", "loading", "ready", "stopping", "failed", "no index"]
 
 
 def address(folder: str, item_id: str) -> str:
