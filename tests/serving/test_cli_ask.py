@@ -103,6 +103,7 @@ def test_another_model_writes(genmm, monkeypatch):
         (["ask", "it.genmm", " "], "question"),
         (["ask", "it.genmm", "what?", "-k", "0"], "-k"),
         (["ask", "it.genmm", "what?", "--threshold", "2"], "--threshold"),
+        (["ask", "it.genmm", "a", "--threshold", "0.9", "--verify", "off"], "verification"),
         (["search", "it.genmm", "dog", "--adapt", "rewrit"], "rewrit"),
         (["search", "it.genmm", "dog", "--adapt", "expand:99"], "expand:99"),
         (["search", "it.genmm", "dog", "--writer", "openai:m"], "--writer"),

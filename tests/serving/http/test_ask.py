@@ -102,7 +102,7 @@ def test_a_picture_and_its_change_are_composed_from_a_form(client, png):
 
 
 BAD = [["rewrit"], ["expand:0"], ["expand:9"], ["rewrite:2"], ["expand:²"], ["expand:"], [""], [7]]
-BAD += [["\ud800"], ["x" * 5_000], ["rewrite"] * 6, "rewrite", {"rewrite": 1}, None]
+BAD += [["\ud800"], ["x" * 5_000], ["rewrite"] * 7, "rewrite", {"rewrite": 1}, None]
 
 
 @pytest.mark.parametrize("adapt", BAD, ids=range(len(BAD)))
@@ -169,6 +169,22 @@ def test_below_the_threshold_nothing_is_written(serve, built, writer, png):
         form = {"text": "What is it?", "threshold": threshold, "kind": "image", "k": "1"}
         answer = client.post("/api/ask/upload", files=upload, data=form).json()
         assert (answer["found"], answer["query"]["image"]) == (found, True)
+
+
+def test_a_threshold_wants_verification(client, png, monkeypatch):
+    asked = {"text": "Which dog?", "verify": "off", "k": 1}
+    plain = client.post("/api/ask", json=asked).json()
+    assert (plain["found"], plain["confidence"]) == (True, None)
+    assert client.post("/api/ask", json={**asked, "threshold": 0}).status_code == 200
+    for verify in ("off", False):
+        response = client.post("/api/ask", json={**asked, "verify": verify, "threshold": 0.9})
+        assert "needs verification" in refused(response, 422)["error"]
+        assert "leave the threshold out" in response.json()["hint"]
+    upload = {"image": ("it.png", png(), "image/png")}
+    form = {"text": "Which dog?", "verify": "off", "threshold": "0.9"}
+    refused(client.post("/api/ask/upload", files=upload, data=form), 422)
+    monkeypatch.setattr(client.app.state.service.engine.retriever, "verify", "off")
+    refused(client.post("/api/ask", json={"text": "a", "threshold": 0.9}), 422)
 
 
 def test_a_model_that_cannot_answer_quotes(client):

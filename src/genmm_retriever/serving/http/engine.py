@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from ...checks import read_adapter
+from ...checks import check_threshold, read_adapter
 from ...coalescing import Coalescer
 from ...errors import EmptyCorpusError, ImageError
 from ...schema import Hit, Item, Query
@@ -137,9 +137,11 @@ class Engine:
             threshold: Least probability of the best hit; None for the calibrated one.
 
         Raises:
+            InputError: If there is a threshold and nothing is verified.
             Refusal: As `search`.
             RemoteError: As `search`.
         """
+        check_threshold(threshold, self.retriever.verify if verify is None else verify)
         turn, started = self._turn(), time.perf_counter()
 
         async def answered() -> tuple[Answer, dict[str, float]]:
