@@ -263,6 +263,28 @@ def test_a_writer_that_thinks_too_long(serve, built, writer):
     writer.free.set()
 
 
+def test_what_was_given_up_searches_no_more(serve, built, writer, monkeypatch):
+    client = serve(built, writer=writer, timeout=0.7)
+    retriever = client.app.state.service.engine.retriever
+    real, searches = retriever.retrieve_batch, []
+
+    def slow(queries, **options):
+        searches.append(len(queries))
+        time.sleep(0.4)
+        [hits] = real(queries, **options)
+        # Never twice the same first, or the rounds would end by themselves.
+        return [hits[len(searches) % 2 :]]
+
+    monkeypatch.setattr(retriever, "retrieve_batch", slow)
+    for path in ("/api/search", "/api/ask"):
+        searches.clear()
+        response = client.post(path, json={"text": WORDY, "adapt": ["reason:8"]})
+        assert "fewer rounds" in refused(response, 503)["hint"]
+        begun = len(searches)
+        time.sleep(1.5)
+        assert 1 <= len(searches) == begun < 8
+
+
 def test_forms_of_one_query_take_their_places(serve, built, writer):
     client = serve(built, writer=writer, max_queue=4)
     writer.free.clear()

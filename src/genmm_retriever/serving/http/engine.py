@@ -116,7 +116,9 @@ class Engine:
         """
         turn, started = self._turn(), time.perf_counter()
         with self._place(adapt):
-            hits, spent = await self._queue.in_time(self._found(turn, query, k, verify, adapt))
+            hits, spent = await self._queue.in_time(
+                self._found(turn, query, k, verify, adapt), adapted=bool(adapt)
+            )
         return hits, self._told(turn, spent, started)
 
     async def ask(
@@ -154,7 +156,7 @@ class Engine:
             return answer, {**spent, "answer": time.perf_counter() - begun}
 
         with self._place(adapt):
-            answer, spent = await self._queue.in_time(answered())
+            answer, spent = await self._queue.in_time(answered(), adapted=bool(adapt))
         self._metrics.wrote("answer", answer.tokens)
         return answer, self._told(turn, spent, started)
 
@@ -187,7 +189,7 @@ class Engine:
             return explanation
 
         with self._place(adapt):
-            return await self._queue.in_time(explained())
+            return await self._queue.in_time(explained(), adapted=bool(adapt))
 
     async def add(self, item: Item, *, replace: bool, holds: Callable[[str], bool]) -> Outcome:
         """Store an item durably and publish it; whoever asks next finds it.
