@@ -97,6 +97,23 @@ def checked_verify(verify: str | bool) -> str:
     return verify
 
 
+def check_threshold(threshold: float | None, verify: str | bool | None) -> None:
+    """Refuse a least probability where nothing is verified, which would let everything pass.
+
+    Args:
+        threshold: Least probability; None or 0 lets everything pass anyway.
+        verify: How candidates are checked; None if that is not known.
+
+    Raises:
+        InputError: If there is a threshold and no verification, or no such verifier.
+    """
+    if threshold and verify is not None and checked_verify(verify) == "off":
+        raise InputError(
+            f"a threshold of {threshold:g} needs verification, which is off",
+            "leave the threshold out, or verify by likelihood",
+        )
+
+
 def check_adapters(names: Sequence[str]) -> None:
     """Refuse names of query adapters that are none.
 

@@ -117,6 +117,20 @@ def test_it_does_not_block_and_says_the_same(writer, searcher):
     assert answer.text == answerer.ask("What is it?").text
 
 
+def test_a_threshold_without_verification_is_refused(writer, searcher):
+    found = searcher({"": FOUND})
+    answerer = Answerer(found, writer({"": saying()}), threshold=0.1)
+    for verify in ("off", False):
+        with pytest.raises(InputError, match="needs verification"):
+            answerer.ask("What?", verify=verify)
+        with pytest.raises(InputError, match="needs verification"):
+            asyncio.run(answerer.aask("What?", verify=verify))
+    found.verify = "off"
+    with pytest.raises(InputError, match="needs verification"):
+        answerer.ask("What?")
+    assert answerer.ask("What?", verify="likelihood").found
+
+
 @pytest.mark.parametrize("options", [{"k": 0}, {"k": 21}, {"threshold": 1.5}])
 def test_options_out_of_range_are_refused(searcher, options):
     with pytest.raises(InputError):

@@ -135,6 +135,7 @@ def test_another_model_writes(genmm, monkeypatch):
         (["ask", "it.genmm", "what?", "-k", "0"], "-k"),
         (["ask", "it.genmm", "what?", "--threshold", "2"], "--threshold"),
         (["search", "it.genmm", "dog", "-k", "10001"], "10000"),
+        (["ask", "it.genmm", "a", "--threshold", "0.9", "--verify", "off"], "verification"),
         (["search", "it.genmm", "dog", "--adapt", "rewrit"], "rewrit"),
         (["search", "it.genmm", "dog", "--adapt", "expand:99"], "expand:99"),
         (["search", "it.genmm", "dog", "--writer", "openai:m"], "--writer"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from genmm_retriever.checks import as_query, checked_k
+from genmm_retriever.checks import as_query, check_threshold, checked_k
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.answers import answer_prompt
 from genmm_retriever.errors import InputError, WriterError
@@ -124,8 +124,10 @@ class Answerer:
         A question that query adapters rewrote is looked for as rewritten, and answered in the
         words in which it was asked.
 
+        With verification off, nothing is too unlikely to be answered.
+
         Raises:
-            InputError: If there is no retriever.
+            InputError: If there is no retriever, or a threshold was given and verification is off.
             QueryError: If the question is empty.
             ImageError: If its picture cannot be opened.
             RemoteError: If a remote engine cannot be reached.
@@ -133,6 +135,7 @@ class Answerer:
         """
         start = time.perf_counter()
         query = as_query(question, image=image, filters=filters, kind=kind)
+        self._check(verify)
         [hits] = self._asked().retrieve_batch([query], k=checked_k(self.k), verify=verify)
         return self._answered(query, hits, start)
 
@@ -152,6 +155,7 @@ class Answerer:
         """
         start = time.perf_counter()
         query = as_query(question, image=image, filters=filters, kind=kind)
+        self._check(verify)
         hits = await self._asked().aretrieve(query, k=self.k, verify=verify)
         return await self._aanswered(query, hits, start)
 
@@ -168,6 +172,10 @@ class Answerer:
         if self.retriever is None:
             return await asyncio.to_thread(work)
         return await off_loop(self.retriever, self._named, work)
+
+    def _check(self, verify: str | bool | None) -> None:
+        own = getattr(self.retriever, "verify", None)
+        check_threshold(self._threshold, own if verify is None else verify)
 
     def _asked(self) -> Searcher:
         if self.retriever is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..checks import MAX_K
+from ..checks import MAX_K, check_threshold
 from ..errors import QueryError
 from ..schema import FoundClue, GeneratedIdentifier, Hit, Query, QueryStep
 from .console import Console, command, printable
@@ -117,6 +117,7 @@ def ask(
         raise QueryError("there is no question", "give some words")
     query = _query(question, image, conditions, kind)
     names = parse_adapters(adapt, None)
+    check_threshold(threshold, verify.value)
     from ..models.loading import load_generator
     from ..querying import Answerer, adapted
     from ..retriever import GenerativeMMRetriever

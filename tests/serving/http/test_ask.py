@@ -171,6 +171,22 @@ def test_below_the_threshold_nothing_is_written(serve, built, writer, png):
         assert (answer["found"], answer["query"]["image"]) == (found, True)
 
 
+def test_a_threshold_wants_verification(client, png, monkeypatch):
+    asked = {"text": "Which dog?", "verify": "off", "k": 1}
+    plain = client.post("/api/ask", json=asked).json()
+    assert (plain["found"], plain["confidence"]) == (True, None)
+    assert client.post("/api/ask", json={**asked, "threshold": 0}).status_code == 200
+    for verify in ("off", False):
+        response = client.post("/api/ask", json={**asked, "verify": verify, "threshold": 0.9})
+        assert "needs verification" in refused(response, 422)["error"]
+        assert "leave the threshold out" in response.json()["hint"]
+    upload = {"image": ("it.png", png(), "image/png")}
+    form = {"text": "Which dog?", "verify": "off", "threshold": "0.9"}
+    refused(client.post("/api/ask/upload", files=upload, data=form), 422)
+    monkeypatch.setattr(client.app.state.service.engine.retriever, "verify", "off")
+    refused(client.post("/api/ask", json={"text": "a", "threshold": 0.9}), 422)
+
+
 def test_a_model_that_cannot_answer_quotes(client):
     answer = client.post("/api/ask", json={"text": "Which dog?", "filters": {"n": 0, "tags": "a"}})
     assert answer.json()["quoted"] is True
@@ -255,6 +271,28 @@ def test_a_writer_that_thinks_too_long(serve, built, writer):
     assert "no answer within 0.5 seconds" in refused(response, 503)["error"]
     assert time.monotonic() - started < 10
     writer.free.set()
+
+
+def test_what_was_given_up_searches_no_more(serve, built, writer, monkeypatch):
+    client = serve(built, writer=writer, timeout=0.7)
+    retriever = client.app.state.service.engine.retriever
+    real, searches = retriever.retrieve_batch, []
+
+    def slow(queries, **options):
+        searches.append(len(queries))
+        time.sleep(0.4)
+        [hits] = real(queries, **options)
+        # Never twice the same first, or the rounds would end by themselves.
+        return [hits[len(searches) % 2 :]]
+
+    monkeypatch.setattr(retriever, "retrieve_batch", slow)
+    for path in ("/api/search", "/api/ask"):
+        searches.clear()
+        response = client.post(path, json={"text": WORDY, "adapt": ["reason:8"]})
+        assert "fewer rounds" in refused(response, 503)["hint"]
+        begun = len(searches)
+        time.sleep(1.5)
+        assert 1 <= len(searches) == begun < 8
 
 
 def test_forms_of_one_query_take_their_places(serve, built, writer):

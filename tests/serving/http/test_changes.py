@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -180,7 +181,28 @@ def test_a_full_disk_is_named_and_nothing_changes(writable, own, monkeypatch):
     response = add(writable, id="x", text="A cat sleeps.")
     assert response.status_code == 507
     assert "No space left" in response.json()["error"]
+    assert str(own) not in response.text
     monkeypatch.undo()
     assert check_index(own) == []
     assert "x" not in found(writable)
+    assert add(writable, id="x", text="A cat sleeps.").status_code == 201
+
+
+def test_another_writer_is_waited_for_without_its_name(writable, own):
+    with IndexWriter.open(own):
+        response = add(writable, id="x", text="A cat sleeps.")
+    assert response.status_code == 503
+    assert response.headers["retry-after"]
+    assert "another process writes" in response.json()["error"]
+    assert str(own) not in response.text
+    assert str(os.getpid()) not in response.text
+
+
+def test_an_index_that_was_moved_takes_nothing_more(writable, own):
+    moved = own.rename(own.with_name("elsewhere"))
+    response = add(writable, id="x", text="A cat sleeps.")
+    assert response.status_code == 503, response.text
+    assert str(own) not in response.text
+    assert writable.delete("/api/items/p0").status_code == 503
+    moved.rename(own)
     assert add(writable, id="x", text="A cat sleeps.").status_code == 201

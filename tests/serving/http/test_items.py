@@ -71,12 +71,46 @@ def test_the_picture_itself_with_ranges_and_caching(client, items):
     assert client.get("/api/images/p0", headers={"If-None-Match": '"x"'}).status_code == 200
 
 
-@pytest.mark.parametrize("given", ["bytes=999999-", "bytes=5-2", "lines=1-2", "bytes=x", "\xff"])
-def test_bad_ranges(client, given):
-    response = client.get("/api/images/p0", headers={"Range": given.encode("latin-1")})
-    assert response.status_code in (400, 416)
+ADDRESSES = ["/", "/healthz", "/readyz", "/metrics", "/api/info", "/api/items/p0"]
+ADDRESSES += ["/api/images/p0", "/api/thumbnails/p0", "/api/images/nobody", "/api/search"]
+
+
+@pytest.mark.parametrize("path", ADDRESSES)
+def test_the_head_is_that_of_the_whole(client, path):
+    whole, head = client.get(path), client.head(path)
+    assert head.status_code == whole.status_code
+    assert head.content == b""
+    for name in ("content-type", "etag", "accept-ranges", "location", "x-content-type-options"):
+        assert head.headers.get(name) == whole.headers.get(name)
+    if path != "/metrics":
+        assert head.headers.get("content-length") == whole.headers.get("content-length")
+
+
+def test_a_connection_is_of_use_after_a_head(listening, built):
+    import httpx
+
+    with httpx.Client(base_url=listening(built)) as client:
+        for path in ("/api/images/p0", "/readyz", "/api/nothing", "/api/thumbnails/p0"):
+            head, whole = client.head(path), client.get(path)
+            assert (head.status_code, head.content) == (whole.status_code, b"")
+            assert int(head.headers["content-length"]) == len(whole.content)
+        assert 'method="HEAD",route="/readyz",status="200"' in client.get("/metrics").text
+
+
+def test_a_range_beyond_the_picture(client):
+    response = client.get("/api/images/p0", headers={"Range": "bytes=999999-"})
+    assert response.status_code == 416
     assert set(response.json()) == {"error", "hint"}
     assert response.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "given", ["bytes=5-2", "bytes=9-2,0-1", "lines=1-2", "bytes=x", "bytes", "bytes=", "\xff"]
+)
+def test_what_is_no_range_is_ignored(client, items, given):
+    response = client.get("/api/images/p0", headers={"Range": given.encode("latin-1")})
+    assert response.status_code == 200
+    assert response.content == Path(items[0].image).read_bytes()
 
 
 def test_bytes_that_the_index_keeps(client, png):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from genmm_retriever import errors
 from genmm_retriever.errors import IndexDamagedError, InputError
 from genmm_retriever.serving.http.server import check_binding
 from genmm_retriever.serving.http.settings import ServiceSettings, checked_token
@@ -310,7 +311,54 @@ def test_faults_of_its_own_are_500_without_details(client, monkeypatch, caplog):
         raise IndexDamagedError("a file is damaged", "run genmm check")
 
     monkeypatch.setattr(retriever, "retrieve_batch", damaged)
-    refused(client.post("/api/search", json={"text": "a"}), 500)
+    refused(client.post("/api/search", json={"text": "a"}), 503)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (errors.IndexLockedError, 503, "another process writes"),
+        (errors.IndexNotFoundError, 503, "cannot be read now"),
+        (errors.IndexVersionError, 503, "cannot be read now"),
+        (errors.IndexDamagedError, 503, "cannot be read now"),
+        (errors.StorageError, 503, "cannot be read now"),
+        (errors.CapabilityError, 422, "cannot do that"),
+        (errors.ModelError, 500, "model of this service failed"),
+        (errors.ImageError, 500, "picture of the index"),
+        (errors.SourceError, 500, "service's own"),
+        (errors.GenmmError, 500, "service's own"),
+    ],
+)
+def test_no_error_names_this_machines_files(client, monkeypatch, caplog, error, status, said):
+    def fails(*args, **more):
+        raise error("/srv/secret/blobs/0 of process 4711", "look at /srv/secret")
+
+    monkeypatch.setattr(client.app.state.service.engine.retriever, "retrieve_batch", fails)
+    response = client.post("/api/search", json={"text": "a"})
+    body = refused(response, status)
+    assert said in body["error"]
+    assert body["hint"]
+    assert "secret" not in response.text
+    assert "4711" not in response.text
+    assert ("retry-after" in response.headers) == (status == 503)
+    assert "/srv/secret/blobs/0" in caplog.text
+
+
+def test_it_is_not_ready_without_its_index(serve, own):
+    client = serve(own)
+    manifest = own / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.write_bytes(content[:100])
+    assert client.get("/readyz").status_code == 503
+    assert "genmm_index_items NaN" in client.get("/metrics").text
+    response = client.get("/api/items/p0")
+    assert refused(response, 503)
+    assert str(own) not in response.text
+    manifest.write_bytes(content)
+    assert client.get("/readyz").status_code == 200
+    own.rename(own.with_name("elsewhere"))
+    gone = client.get("/readyz")
+    assert (gone.status_code, gone.json()) == (503, {"status": "no index"})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ...corpus.references import local_path
 from ...corpus.store import IndexReader, IndexSettings
+from ...corpus.store.manifest import Manifest
+from ...errors import GenmmError
 from ...schema import Item
 from .errors import Refusal
 from .schemas import ItemView
@@ -31,6 +33,18 @@ class Catalogue:
         """Let go of the files."""
         with self._lock:
             self._reader.close()
+
+    def is_there(self) -> bool:
+        """Whether the index can still be opened; costs one `stat` while nothing is published."""
+        with self._lock:
+            # A reader goes on with the files that it has open, also after they were removed.
+            if Manifest.stat(self._path) == (0, 0, 0):
+                return False
+            try:
+                self._newest()
+            except (GenmmError, OSError):
+                return False
+        return True
 
     def item(self, item_id: str) -> Item:
         """The item of an id.

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from ...checks import read_adapter
+from ...checks import check_threshold, read_adapter
 from ...coalescing import Coalescer
-from ...errors import EmptyCorpusError, GenmmError, ImageError
+from ...errors import EmptyCorpusError, ImageError
 from ...schema import Hit, Item, Query
 from ..writers import WriterFailure, surfacing
 from .errors import Refusal, busy
@@ -116,7 +116,9 @@ class Engine:
         """
         turn, started = self._turn(), time.perf_counter()
         with self._place(adapt):
-            hits, spent = await self._queue.in_time(self._found(turn, query, k, verify, adapt))
+            hits, spent = await self._queue.in_time(
+                self._found(turn, query, k, verify, adapt), adapted=bool(adapt)
+            )
         return hits, self._told(turn, spent, started)
 
     async def ask(
@@ -137,9 +139,11 @@ class Engine:
             threshold: Least probability of the best hit; None for the calibrated one.
 
         Raises:
+            InputError: If there is a threshold and nothing is verified.
             Refusal: As `search`.
             RemoteError: As `search`.
         """
+        check_threshold(threshold, self.retriever.verify if verify is None else verify)
         turn, started = self._turn(), time.perf_counter()
 
         async def answered() -> tuple[Answer, dict[str, float]]:
@@ -152,7 +156,7 @@ class Engine:
             return answer, {**spent, "answer": time.perf_counter() - begun}
 
         with self._place(adapt):
-            answer, spent = await self._queue.in_time(answered())
+            answer, spent = await self._queue.in_time(answered(), adapted=bool(adapt))
         self._metrics.wrote("answer", answer.tokens)
         return answer, self._told(turn, spent, started)
 
@@ -185,7 +189,7 @@ class Engine:
             return explanation
 
         with self._place(adapt):
-            return await self._queue.in_time(explained())
+            return await self._queue.in_time(explained(), adapted=bool(adapt))
 
     async def add(self, item: Item, *, replace: bool, holds: Callable[[str], bool]) -> Outcome:
         """Store an item durably and publish it; whoever asks next finds it.
@@ -294,7 +298,7 @@ class Engine:
         """A place in the queue, or as many as a query is asked in other words at a time."""
         self._check_taking()
         forms = [number for name, number in map(read_adapter, adapt) if name == "expand"]
-        with self._queue.places(1 + max(forms, default=0)), _told_apart():
+        with self._queue.places(1 + max(forms, default=0)), _surfaced():
             yield
 
     def _check_taking(self) -> None:
@@ -305,13 +309,9 @@ class Engine:
 
 
 @contextmanager
-def _told_apart() -> Iterator[None]:
-    """Whose fault it is: the index's, for the query's picture was looked at; or the writer's."""
+def _surfaced() -> Iterator[None]:
+    """A writer's failure as itself; adapters and answerers are past."""
     try:
         yield
-    except ImageError as error:
-        raise GenmmError(
-            "a picture of the index cannot be opened", "run `genmm check` where it lies"
-        ) from error
     except WriterFailure as failure:
         raise failure.error from failure

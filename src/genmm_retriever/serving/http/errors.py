@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from ...errors import (
+    CapabilityError,
     DuplicateIdError,
     GenmmError,
     ImageError,
@@ -18,7 +19,9 @@ from ...errors import (
     IndexStateError,
     InputError,
     MissingExtraError,
+    ModelError,
     ModelNotFoundError,
+    QueryError,
     RemoteBusyError,
     RemoteError,
     RemoteKeyError,
@@ -32,14 +35,16 @@ from ..console import printable
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 2
-# The first that fits counts, so the special come before the general.
-_STATUS: tuple[tuple[type[GenmmError], int], ...] = (
-    (IndexLockedError, 503),
-    (StorageError, 507),
-    (IndexStateError, 500),
-    (MissingExtraError, 501),
-    (ImageError, 422),
-    (InputError, 422),
+_OWN_ERROR = "an error of the service's own"
+_LOGGED = "the service's log has the details"
+# What these say names files, folders and processes of this machine: the log alone has it. The
+# first that fits counts, so the special come before the general.
+_OWN: tuple[tuple[type[GenmmError], int, str, str], ...] = (
+    (IndexLockedError, 503, "another process writes the index", "try again in a moment"),
+    (IndexStateError, 503, "the index cannot be read now", _LOGGED),
+    (CapabilityError, 422, "the model of this service cannot do that", "see /docs, or ask without"),
+    (ModelError, 500, "the model of this service failed", _LOGGED),
+    (ImageError, 500, "a picture of the index cannot be opened", "`genmm check` names it"),
 )
 # What a writer's errors say is for who runs the service: addresses, quotas, its own words.
 _WRITER: tuple[tuple[type[GenmmError], int, str], ...] = (
@@ -57,7 +62,7 @@ _HINTS = {
     405: "see /docs for the methods of this address",
     413: "send less",
     416: "ask for a range within the picture, or for all of it",
-    500: "the service's log has the details",
+    500: _LOGGED,
 }
 
 
@@ -100,14 +105,40 @@ def response_to(error: Exception) -> JSONResponse:
         return error_response(409, message, "send replace=true, delete it first, or use another id")
     if isinstance(error, (RemoteError, ModelNotFoundError, WriterError)):
         return _of_writer(error)
+    if isinstance(error, MissingExtraError):
+        return error_response(501, error.message, error.hint)
+    if isinstance(error, GenmmError) and not _is_clients(error):
+        return _of_own(error)
     if isinstance(error, GenmmError):
-        status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-        if status >= 500:
-            log.error("%s", printable(str(error)))
-        headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
-        return error_response(status, error.message, error.hint, headers)
+        return error_response(422, error.message, error.hint)
     log.error("a request failed", exc_info=error)
-    return error_response(500, "an error of the service's own", _HINTS[500])
+    return error_response(500, _OWN_ERROR, _LOGGED)
+
+
+def _is_clients(error: GenmmError) -> bool:
+    """Whether an error is about what the client gave, and says nothing of this machine."""
+    return isinstance(error, QueryError) or type(error) is InputError
+
+
+def _of_own(error: GenmmError) -> JSONResponse:
+    """A refusal where the index, the model or the disk fails; the log has the details."""
+    log.error("%s", printable(str(error)))
+    if isinstance(error, StorageError) and (why := _unwritable(error.__cause__)):
+        return error_response(507, f"the index cannot be written: {why}", _LOGGED)
+    for kind, status, message, hint in _OWN:
+        if isinstance(error, kind):
+            headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
+            return error_response(status, message, hint, headers)
+    return error_response(500, _OWN_ERROR, _LOGGED)
+
+
+def _unwritable(cause: BaseException | None) -> str:
+    """The system's words for a place that is full or closed; "" if it is gone instead."""
+    if isinstance(cause, (FileNotFoundError, NotADirectoryError)):
+        return ""
+    if isinstance(cause, OSError):
+        return cause.strerror or "the place is closed"
+    return "the disk is full" if "full" in str(cause) else ""
 
 
 def _of_writer(error: GenmmError) -> JSONResponse:

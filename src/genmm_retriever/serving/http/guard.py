@@ -31,6 +31,8 @@ _KEPT = ("retry-after", "content-range", "allow", "www-authenticate")
 class Envelope:
     """Outermost: security headers, counting, and refusals of libraries in the one shape.
 
+    HEAD is answered as GET, without the body.
+
     Args:
         app: What answers.
         metrics: Told of every request.
@@ -45,7 +47,11 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        reply = _Reply(send)
+        method = _method(scope)
+        reply = _Reply(send, bodiless=method == "HEAD")
+        if method == "HEAD":
+            # A copy: the server itself must know that no body is to come.
+            scope = {**scope, "method": "GET"}
         try:
             await self._app(scope, receive, reply.send)
         except Exception as error:
@@ -54,14 +60,14 @@ class Envelope:
             await response_to(error)(scope, receive, reply.send)
         finally:
             seconds = time.perf_counter() - started
-            self._metrics.request(_route(scope), _method(scope), reply.status or 499, seconds)
+            self._metrics.request(_route(scope), method, reply.status or 499, seconds)
 
 
 class _Reply:
     """A response on its way out."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, *, bodiless: bool) -> None:
+        self._send, self._bodiless = send, bodiless
         self.status = 0
         self._foreign = False
 
@@ -78,6 +84,8 @@ class _Reply:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             await self._send({**message, "headers": headers.raw})
+        elif self._bodiless:
+            await self._send({**message, "body": b""})
         elif self._foreign:
             if not message.get("more_body"):
                 await self._send({"type": "http.response.body", "body": self._body})

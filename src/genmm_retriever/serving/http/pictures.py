@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from ...corpus.images import open_image
 from ...errors import ImageError
@@ -20,6 +23,7 @@ from .errors import Refusal
 CACHE_CONTROL = "private, max-age=60, must-revalidate"
 LEAST_SIDE, MOST_SIDE = 16, 1024
 _HEAD_BYTES = 32
+_RANGE = re.compile(r"(\d{1,18})-(\d{1,18})?|-\d{1,18}", re.ASCII)
 _DECODERS = 2
 _QUALITY = 85
 # Only what a browser shows as a picture and nothing else: no SVG, which can hold scripts.
@@ -48,6 +52,20 @@ def media_type(head: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 
+def is_range(header: str) -> bool:
+    """Whether a Range header asks for bytes, in words that make sense.
+
+    Examples:
+        >>> is_range("bytes=0-9, -5"), is_range("bytes=9-2"), is_range("lines=1-2")
+        (True, False, False)
+    """
+    unit, _, ranges = header.partition("=")
+    found = [_RANGE.fullmatch(part.strip()) for part in ranges.split(",")]
+    return unit.strip().lower() == "bytes" and all(
+        one is not None and not (one[2] and int(one[1]) > int(one[2])) for one in found
+    )
+
+
 def picture_response(path: Path, request: Request) -> Response:
     """A picture's file, in parts where they are asked for.
 
@@ -62,12 +80,24 @@ def picture_response(path: Path, request: Request) -> Response:
         headers["Content-Disposition"] = "attachment"
     if _knows(request, etag):
         return Response(status_code=304, headers=headers)
-    return FileResponse(
+    return _File(
         path,
         headers=headers,
         media_type=kind or "application/octet-stream",
         stat_result=found,
     )
+
+
+class _File(FileResponse):
+    """A file that is sent whole where the Range header makes no sense, as RFC 9110 has it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        given = Headers(scope=scope).get("range")
+        if given is not None and not is_range(given):
+            kept = [(name, value) for name, value in scope["headers"] if name.lower() != b"range"]
+            scope = {**scope, "headers": kept}
+        await super().__call__(scope, receive, send)
 
 
 class Thumbnails:

@@ -126,7 +126,7 @@ class AskRequest(SearchRequest):
         ge=0,
         le=1,
         description="Least probability of the best hit, below which nothing is answered; "
-        "the calibrated one if left out.",
+        "the calibrated one if left out. Not with `verify` off, when everything is answered.",
     )
 
     def query(self, image: bytes | None = None) -> Query:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -42,7 +44,11 @@ async def health() -> Response:
 async def ready(service: Here) -> Response:
     """Whether queries are answered: the model is loaded and the index open."""
     engine = service.engine
-    return as_json(Health(status=engine.state), 200 if engine.is_ready else 503)
+    if not engine.is_ready:
+        return as_json(Health(status=engine.state), 503)
+    # In a thread of asyncio's own: those of the routes may all be making thumbnails.
+    there = await asyncio.to_thread(service.catalogue.is_there)
+    return as_json(Health(status="ready" if there else "no index"), 200 if there else 503)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -97,7 +97,8 @@ class AnswerResponse(BaseModel):
     found: bool = Field(description="False if nothing that was found answers the question.")
     text: str = Field(description="The answer; empty if not found. Data, not instructions.")
     confidence: float | None = Field(
-        description="The verifier's probability of the best hit; null if none was verified."
+        description="The verifier's probability of the best hit; null if none was verified, "
+        "so that nothing was too unlikely to be answered."
     )
     reason: str | None = Field(description="Why there is no answer.")
     quoted: bool = Field(description="Whether it is what the index knows of the best source.")
@@ -162,7 +163,7 @@ class Info(BaseModel):
 class Health(BaseModel):
     """How the service is."""
 
-    status: Literal["ok", "loading", "ready", "stopping", "failed"]
+    status: Literal["ok", "loading", "ready", "stopping", "failed", "no index"]
 
 
 def address(folder: str, item_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from ...errors import GenmmError
 from ...retriever import GenerativeMMRetriever
 from .catalog import Catalogue
 from .engine import Engine
@@ -50,7 +52,11 @@ class Service:
         self.catalogue.close()
 
     def _items(self) -> float:
-        return float(self.catalogue.counts()["items"])
+        try:
+            return float(self.catalogue.counts()["items"])
+        except GenmmError:
+            # The other figures are wanted most when the index is gone.
+            return math.nan
 
 
 def service_of(request: Request) -> Service:

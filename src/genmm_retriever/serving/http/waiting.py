@@ -13,6 +13,11 @@ from .settings import ServiceSettings
 from .turns import Timed
 
 ResultT = TypeVar("ResultT")
+_LATER = "try again later, or start the service with a larger --timeout"
+_LESS = (
+    "ask with fewer rounds and forms in `adapt`, or start the service with a larger --timeout; "
+    "the same again may never fit"
+)
 
 
 class Queue:
@@ -50,8 +55,12 @@ class Queue:
         finally:
             self.pending -= number
 
-    async def in_time(self, answer: Awaitable[ResultT]) -> ResultT:
-        """An answer, if it comes in time.
+    async def in_time(self, answer: Awaitable[ResultT], *, adapted: bool = False) -> ResultT:
+        """An answer, if it comes in time; else it is given up, and begins no further search.
+
+        Args:
+            answer: What is waited for.
+            adapted: Whether the request asks for more than one search, and could ask for less.
 
         Raises:
             Refusal: 503 if not.
@@ -61,6 +70,7 @@ class Queue:
         except asyncio.TimeoutError:
             raise busy(
                 f"no answer within {self._settings.timeout:g} seconds",
+                _LESS if adapted else _LATER,
                 retry_after=self._seconds_until_free(),
             ) from None
 
