@@ -174,6 +174,17 @@ def test_other_options_are_checked() -> None:
         GenmmRerank(reranker="builtin")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"strict": False}, {"budget": None}, {"verify": "choice"}, {"model": "m"}, {"budget_ms": 5}],
+)
+def test_options_of_a_shared_reranker_are_refused(words: Words, options: Any) -> None:
+    (name,) = options
+    named = rf"{name} cannot be given beside reranker= .*GenerativeMMReranker\({name}="
+    with pytest.raises(InputError, match=named):
+        GenmmRerank(reranker=words, top_n=1, **options)
+
+
 async def test_in_an_engine_after_another_retriever(nodes: list[NodeWithScore]) -> None:
     class Other(BaseRetriever):
         def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

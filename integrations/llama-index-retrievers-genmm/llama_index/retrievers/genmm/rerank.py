@@ -43,10 +43,11 @@ class GenmmRerank(BaseNodePostprocessor):
         strict: Refuse broken pictures.
         device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
         keep_retrieval_score: Keep the earlier score in the metadata as `retrieval_score`.
-        reranker: Instead of the options above: a `GenerativeMMReranker`, to share its model.
+        reranker: A `GenerativeMMReranker`, to share its model. It has `model`, `verify`,
+            `budget`, `budget_ms`, `strict` and `device` of its own, which cannot be given here.
 
     Raises:
-        InputError: If an option is out of range.
+        InputError: If an option is out of range, or belongs to the reranker that is given.
 
     Examples:
         >>> rerank = GenmmRerank(top_n=3)
@@ -68,6 +69,7 @@ class GenmmRerank(BaseNodePostprocessor):
         self._reranker = reranker_core(
             reranker,
             self.model,
+            said=self.model_fields_set,
             verify=self.verify,
             budget=self.budget,
             budget_ms=self.budget_ms,
