@@ -161,7 +161,9 @@ def test_options_make_the_core_reranker() -> None:
     assert (again.model, again.verify, again.budget, again.top_n) == ("some/model", "yesno", 3, 1)
 
 
-@pytest.mark.parametrize("options", [{"top_n": 0}, {"verify": "off"}, {"budget": "all"}])
+@pytest.mark.parametrize(
+    "options", [{"top_n": 0}, {"verify": "off"}, {"budget": "all"}, {"top_k": 3}]
+)
 def test_options_are_checked(options: Any) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):
         GenmmRerank(**options)

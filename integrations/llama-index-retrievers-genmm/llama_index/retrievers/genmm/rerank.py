@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import llama_index.core.instrumentation as instrument
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -53,6 +53,8 @@ class GenmmRerank(BaseNodePostprocessor):
         >>> rerank = GenmmRerank(top_n=3)
         >>> rerank.postprocess_nodes(nodes, query_str="a cup of coffee")  # doctest: +SKIP
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     model: str = "builtin"
     top_n: int | None = Field(default=None, ge=1)
