@@ -298,5 +298,5 @@ def test_k_is_called_similarity_top_k_here(items: list[Item], tmp_path: Path) ->
         lambda: GenerativeMMRetriever.from_images(items, k=3),
         lambda: GenerativeMMRetriever.from_defaults(path=tmp_path, k=3),
     ):
-        with pytest.raises(InputError, match="k is not asked here .*similarity_top_k=3"):
+        with pytest.raises(InputError, match=r"k is not asked here .*similarity_top_k=3"):
             make()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ..checks import ADAPTERS, check_adapters
 from ..corpus.store import IndexReader
@@ -22,6 +22,7 @@ from ..errors import GenmmError
 from ..retriever import GenerativeMMRetriever
 from ..schema import Query, Scalar
 from .console import INTERRUPTED
+from .mcp_arguments import StrictTool, sayable
 from .mcp_results import (
     Answered,
     FoundItems,
@@ -97,10 +98,11 @@ def make_server(
         version=__version__,
         lifespan=lifespan,
         log_level="WARNING",
+        tools=[
+            StrictTool.of(function, _READ_ONLY)
+            for function in (tools.search_images, tools.ask, tools.get_image)
+        ],
     )
-    server.tool(annotations=_READ_ONLY)(tools.search_images)
-    server.tool(annotations=_READ_ONLY)(tools.ask)
-    server.tool(annotations=_READ_ONLY)(tools.get_image)
     return server
 
 
@@ -148,6 +150,7 @@ class _Tools:
         query: Annotated[
             str,
             Field(min_length=1, max_length=_MAX_QUERY, description="What to look for, in words."),
+            AfterValidator(sayable),
         ],
         k: Annotated[int, Field(ge=1, le=MAX_K, description="How many hits.")] = 10,
         filters: _Filters = None,
@@ -165,7 +168,9 @@ class _Tools:
     async def ask(
         self,
         question: Annotated[
-            str, Field(min_length=1, max_length=_MAX_QUERY, description="What is to be answered.")
+            str,
+            Field(min_length=1, max_length=_MAX_QUERY, description="What is to be answered."),
+            AfterValidator(sayable),
         ],
         k: Annotated[
             int, Field(ge=1, le=MAX_SOURCES, description="How many items are read for it.")
