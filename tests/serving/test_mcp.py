@@ -277,6 +277,73 @@ def test_ctrl_c_ends_it_while_stdin_stays_open(model, tmp_path):
         assert process.wait(timeout=30) == 130
 
 
+@pytest.fixture
+def served(model, tmp_path):
+    """Starts `genmm mcp` over an index, with this done first in its process."""
+    index = tmp_path / "index"
+    items = [Item(id="a", text="A brown dog runs.")]
+    GenerativeMMRetriever.from_images(items, path=index, model=str(model), progress=False).close()
+    started = []
+
+    def start(before):
+        code = f"{before}\nfrom genmm_retriever.serving.cli import main\nmain()"
+        command = [sys.executable, "-c", code, "mcp", str(index), "--verify", "off"]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        started.append(subprocess.Popen(command, text=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+SLOW = """
+import time
+from genmm_retriever.models import loading
+load = loading.scoring_model
+def slow(*args):
+    time.sleep({seconds})
+    return load(*args)
+loading.scoring_model = slow
+"""
+
+
+def test_the_end_of_stdin_ends_it_while_the_model_is_loaded(served):
+    process = served(SLOW.format(seconds=3600))
+    while "is offered" not in process.stderr.readline():
+        assert process.poll() is None
+    out, err = process.communicate("", timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err
+
+
+def test_the_end_of_stdin_waits_for_the_answer_of_a_call(served):
+    first = {
+        "method": "initialize",
+        "id": 1,
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    }
+    call = {
+        "method": "tools/call",
+        "id": 2,
+        "params": {"name": "search_images", "arguments": {"query": "a dog"}},
+    }
+    said = [first, {"method": "notifications/initialized"}, call]
+    lines = "".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in said)
+    process = served(SLOW.format(seconds=2))
+    out, err = process.communicate(lines, timeout=120)
+    answers = {told.get("id"): told for told in map(json.loads, out.splitlines())}
+    [hit] = answers[2]["result"]["structuredContent"]["hits"]
+    assert hit["id"] == "a"
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "told"),
     [
