@@ -218,7 +218,9 @@ def broken(photos):
 def test_a_broken_picture_is_named(photos, broken, tiny_builtin, pixels, kept):
     reranker = GenerativeMMReranker(tiny_builtin if kept else pixels, budget=None)
     for one, name in zip(broken, ("cut.png", "absent.png"), strict=True):
-        with pytest.raises(ImageError, match=rf"candidate '.*{name}'.*strict=False"):
+        with pytest.raises(
+            ImageError, match=rf"candidate '.*{name}'.*GenerativeMMReranker.strict=False"
+        ):
             reranker.rerank("a dog", [*photos, one])
     with pytest.raises(ImageError, match=r"candidate '1': a picture of 3 bytes"):
         reranker.rerank("a dog", [photos[0], b"abc"])

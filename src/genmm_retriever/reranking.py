@@ -265,7 +265,7 @@ def _open(item: Item) -> Image.Image:
     except ImageError as error:
         raise ImageError(
             f"candidate {item.id!r}: {error.message}",
-            error.hint or "leave it out, or say strict=False to have it last",
+            error.hint or "leave it out, or have it last by GenerativeMMReranker(strict=False)",
         ) from error
 
 

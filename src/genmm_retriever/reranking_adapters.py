@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from genmm_retriever.errors import InputError
@@ -24,16 +24,21 @@ class RerankerCore(Protocol):
         ...
 
 
-def reranker_core(reranker: object | None, model: str, **options: Any) -> RerankerCore:
+def reranker_core(
+    reranker: object | None, model: str, *, said: Collection[str] = (), **options: Any
+) -> RerankerCore:
     """The reranker that was given, or a new one.
 
     Args:
         reranker: One to share, or None.
         model: Name of a new one's model.
+        said: Names of what the caller set, of which none may be an option of a new one where
+            one is given: it would be ignored.
         **options: Further options of a new `GenerativeMMReranker`.
 
     Raises:
-        InputError: If what was given is none, or an option is out of range.
+        InputError: If what was given is none, comes with options of its own, or an option is
+            out of range.
     """
     if reranker is None:
         from genmm_retriever.reranking import GenerativeMMReranker
@@ -42,6 +47,12 @@ def reranker_core(reranker: object | None, model: str, **options: Any) -> Rerank
         return made  # type: ignore[no-any-return]
     if not isinstance(reranker, RerankerCore):
         raise InputError(f"reranker is a {type(reranker).__name__}", "give a GenerativeMMReranker")
+    ignored = [name for name in ("model", *options) if name in said]
+    if ignored:
+        raise InputError(
+            f"{' and '.join(ignored)} cannot be given beside reranker=",
+            f"give it to the reranker: GenerativeMMReranker({ignored[0]}=...)",
+        )
     return reranker
 
 

@@ -129,7 +129,7 @@ async def test_pictures(server):
         ("search_images", {"query": "x", "adapt": ["rewrit"]}, "rewrit"),
         ("search_images", {"query": "x", "adapt": ["expand:9"]}, "expand:9"),
         ("search_images", {"query": "x", "adapt": ["rewrite"] * 7}, "adapt"),
-        ("ask", {"question": " "}, "query"),
+        ("ask", {"question": " "}, "question"),
         ("ask", {"question": "x", "k": 21}, "k"),
         ("ask", {"question": "x", "adapt": ["answer"]}, "answer"),
         ("get_image", {"id": "nobody"}, "nobody"),
@@ -293,12 +293,114 @@ def test_ctrl_c_ends_it_while_stdin_stays_open(model, tmp_path):
         assert process.wait(timeout=30) == 130
 
 
-async def test_problems_of_a_query_are_told_on_one_line(server):
+@pytest.fixture
+def served(model, tmp_path):
+    """Starts `genmm mcp` over an index, with this done first in its process."""
+    index = tmp_path / "index"
+    items = [Item(id="a", text="A brown dog runs.")]
+    GenerativeMMRetriever.from_images(items, path=index, model=str(model), progress=False).close()
+    started = []
+
+    def start(before):
+        code = f"{before}\nfrom genmm_retriever.serving.cli import main\nmain()"
+        command = [sys.executable, "-c", code, "mcp", str(index), "--verify", "off"]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        started.append(subprocess.Popen(command, text=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+SLOW = """
+import time
+from genmm_retriever.models import loading
+load = loading.scoring_model
+def slow(*args):
+    time.sleep({seconds})
+    return load(*args)
+loading.scoring_model = slow
+"""
+
+
+def test_the_end_of_stdin_ends_it_while_the_model_is_loaded(served):
+    process = served(SLOW.format(seconds=3600))
+    while "is offered" not in process.stderr.readline():
+        assert process.poll() is None
+    out, err = process.communicate("", timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err
+
+
+def test_the_end_of_stdin_waits_for_the_answer_of_a_call(served):
+    first = {
+        "method": "initialize",
+        "id": 1,
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    }
+    call = {
+        "method": "tools/call",
+        "id": 2,
+        "params": {"name": "search_images", "arguments": {"query": "a dog"}},
+    }
+    said = [first, {"method": "notifications/initialized"}, call]
+    lines = "".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in said)
+    process = served(SLOW.format(seconds=2))
+    out, err = process.communicate(lines, timeout=120)
+    answers = {told.get("id"): told for told in map(json.loads, out.splitlines())}
+    [hit] = answers[2]["result"]["structuredContent"]["hits"]
+    assert hit["id"] == "a"
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "told"),
+    [
+        ("search_images", {}, "`query` is missing (give 1 to 2,000 characters of words)"),
+        ("search_images", {"query": ""}, "`query` is wrong at '' (give 1 to 2,000 characters"),
+        ("search_images", {"query": 5}, "`query` is wrong at 5 (give 1 to 2,000 characters"),
+        ("search_images", {"query": "x" * 3000}, "`query` is a string of 3,000 characters (give"),
+        ("search_images", {"query": "  "}, "`query` is blank (give 1 to 2,000 characters"),
+        ("search_images", {"query": "a\0b"}, "`query` must be valid Unicode without NUL (give"),
+        ("search_images", {"query": "a", "k": 0}, "`k` is wrong at 0 (give a whole number from 1"),
+        ("search_images", {"query": "a", "k": "x"}, "`k` is wrong at 'x' (give a whole number"),
+        ("ask", {"question": "a", "k": 21}, "`k` is wrong at 21 (give a whole number from 1 to 20"),
+        ("search_images", {"query": "a", "filters": {"a": {"b": 1}}}, "`filters` is wrong at {'b'"),
+        ("search_images", {"query": "a", "filters": "n=1"}, "`filters` is wrong at 'n=1' (give"),
+        ("search_images", {"query": "a", "adapt": 1}, "`adapt` is wrong at 1 (give a list"),
+        ("search_images", {"query": "a", "filter": {}}, "did you mean `filters`?"),
+        ("search_images", {"query": "a", "bogus": 1}, "no argument `bogus` (there are query, k,"),
+        ("get_image", {}, "`id` is missing (give the `id` of a hit of search_images)"),
+        ("get_image", {"id": ""}, "`id` is wrong at '' (give the `id` of a hit"),
+    ],
+)
+async def test_wrong_arguments_are_told_on_one_line(server, tool, arguments, told):
     async with Client(server) as client:
-        result = await client.call_tool("search_images", {"query": " "})
+        result = await client.call_tool(tool, arguments)
     assert result.is_error
-    assert "a query needs text" in result.content[0].text
-    assert "pydantic" not in result.content[0].text
+    [content] = result.content
+    assert told in content.text
+    assert "\n" not in content.text
+    assert "pydantic" not in content.text
+
+
+async def test_every_wrong_argument_has_its_line(server):
+    async with Client(server) as client:
+        result = await client.call_tool("search_images", {"k": 0, "filters": {"a": {}, "b": {}}})
+        tools = (await client.list_tools()).tools
+    assert [line.split()[0] for line in result.content[0].text.splitlines()] == [
+        "`query`",
+        "`k`",
+        "`filters`",
+    ]
+    assert all(tool.input_schema["additionalProperties"] is False for tool in tools)
 
 
 def test_the_example_is_what_the_command_takes(genmm):

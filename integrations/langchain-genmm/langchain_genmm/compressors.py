@@ -36,10 +36,11 @@ class GenmmCompressor(BaseDocumentCompressor):
         strict: Refuse broken pictures.
         device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
         image_key: Where the metadata refers to a picture; None reads only texts.
-        reranker: Instead of the options above: a `GenerativeMMReranker`, to share its model.
+        reranker: A `GenerativeMMReranker`, to share its model. It has `model`, `verify`,
+            `budget`, `budget_ms`, `strict` and `device` of its own, which cannot be given here.
 
     Raises:
-        InputError: If an option is out of range.
+        InputError: If an option is out of range, or belongs to the reranker that is given.
 
     Examples:
         >>> compressor = GenmmCompressor(top_n=3)
@@ -63,6 +64,7 @@ class GenmmCompressor(BaseDocumentCompressor):
         self._reranker = reranker_core(
             reranker,
             self.model,
+            said=self.model_fields_set,
             verify=self.verify,
             budget=self.budget,
             budget_ms=self.budget_ms,

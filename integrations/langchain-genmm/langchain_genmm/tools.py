@@ -11,7 +11,8 @@ from langchain_core.documents import Document
 from langchain_core.messages.content import ContentBlock, create_text_block
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import StructuredTool, ToolException
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from genmm_retriever.errors import InputError
 from langchain_genmm.documents import documents_to_content_blocks
@@ -24,6 +25,9 @@ DESCRIPTION = (
 
 class SearchImagesInput(BaseModel):
     """What a model fills in."""
+
+    # An argument that is passed over would be believed to have been heeded.
+    model_config = ConfigDict(extra="forbid")
 
     query: str = Field(description="What to look for, in words.")
 
@@ -45,8 +49,9 @@ def create_image_search_tool(
         name: What the model calls it.
         description: What the model is told of it.
         max_side: See `documents_to_content_blocks`.
-        handle_tool_error: Tell the model what is wrong with its input; False raises the
-            `ToolException`, which a `ToolNode` passes on and so ends the agent's run.
+        handle_tool_error: Tell the model what is wrong with its input; False raises a
+            `ToolException`, which a `ToolNode` passes on and so ends the agent's run, or
+            pydantic's `ValidationError` for arguments that the schema does not have.
 
     Returns:
         A tool with one argument, `query`. The content of its message is a text block and an
@@ -84,7 +89,22 @@ def create_image_search_tool(
         args_schema=SearchImagesInput,
         response_format="content_and_artifact",
         handle_tool_error=handle_tool_error,
+        handle_validation_error=_wrong_arguments if handle_tool_error else False,
     )
+
+
+def _wrong_arguments(error: ValidationError | ValidationErrorV1) -> str:
+    """What a model is told of arguments that the schema does not have, a line for each."""
+    lines = []
+    for one in error.errors():
+        name = ".".join(str(part) for part in one["loc"])
+        if one["type"] == "missing":
+            lines.append(f"`{name}` is missing (say in words what to look for)")
+        elif one["type"] == "extra_forbidden":
+            lines.append(f"there is no argument `{name}` (the only one is `query`)")
+        else:
+            lines.append(f"`{name}` must be a string (say in words what to look for)")
+    return "\n".join(lines)
 
 
 def _words(query: str) -> str:

@@ -161,7 +161,9 @@ def test_options_make_the_core_reranker() -> None:
     assert (again.model, again.verify, again.budget, again.top_n) == ("some/model", "yesno", 3, 1)
 
 
-@pytest.mark.parametrize("options", [{"top_n": 0}, {"verify": "off"}, {"budget": "all"}])
+@pytest.mark.parametrize(
+    "options", [{"top_n": 0}, {"verify": "off"}, {"budget": "all"}, {"top_k": 3}]
+)
 def test_options_are_checked(options: Any) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):
         GenmmRerank(**options)
@@ -172,6 +174,17 @@ def test_other_options_are_checked() -> None:
         GenmmRerank(budget_ms=-1)
     with pytest.raises(InputError, match="reranker is a str"):
         GenmmRerank(reranker="builtin")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"strict": False}, {"budget": None}, {"verify": "choice"}, {"model": "m"}, {"budget_ms": 5}],
+)
+def test_options_of_a_shared_reranker_are_refused(words: Words, options: Any) -> None:
+    (name,) = options
+    named = rf"{name} cannot be given beside reranker= .*GenerativeMMReranker\({name}="
+    with pytest.raises(InputError, match=named):
+        GenmmRerank(reranker=words, top_n=1, **options)
 
 
 async def test_in_an_engine_after_another_retriever(nodes: list[NodeWithScore]) -> None:

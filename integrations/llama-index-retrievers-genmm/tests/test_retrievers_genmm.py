@@ -290,3 +290,13 @@ def test_missing_index_is_named(tmp_path: Path) -> None:
 def test_bad_picture_is_an_input_error(retriever: GenerativeMMRetriever) -> None:
     with pytest.raises(QueryError, match=r"absent\.png"):
         retriever.image_to_image_retrieve("absent.png")
+
+
+def test_k_is_called_similarity_top_k_here(items: list[Item], tmp_path: Path) -> None:
+    for make in (
+        lambda: GenerativeMMRetriever.from_index(tmp_path, k=3),
+        lambda: GenerativeMMRetriever.from_images(items, k=3),
+        lambda: GenerativeMMRetriever.from_defaults(path=tmp_path, k=3),
+    ):
+        with pytest.raises(InputError, match=r"k is not asked here .*similarity_top_k=3"):
+            make()

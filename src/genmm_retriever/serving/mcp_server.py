@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.stdio import stdio_server
 from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ..checks import ADAPTERS, check_adapters
 from ..corpus.store import IndexReader
@@ -22,6 +24,7 @@ from ..errors import GenmmError
 from ..retriever import GenerativeMMRetriever
 from ..schema import Query, Scalar
 from .console import INTERRUPTED
+from .mcp_arguments import StrictTool, sayable
 from .mcp_results import (
     Answered,
     FoundItems,
@@ -33,6 +36,7 @@ from .mcp_results import (
     uri,
     words,
 )
+from .mcp_stdio import Calls, Reading, Writing
 from .writers import WriterFailure, surfacing
 
 if TYPE_CHECKING:
@@ -66,9 +70,30 @@ _INSTRUCTIONS = (
 )
 
 
+class Server(MCPServer[None]):
+    """Answers what was asked before stdin ended.
+
+    Attributes:
+        loading: Whether it ended while the models were still being loaded.
+    """
+
+    loading = False
+
+    async def run_stdio_async(self) -> None:
+        """Serve on stdin and stdout."""
+        calls = Calls()
+        async with stdio_server() as (read, write):
+            server = self._lowlevel_server
+            await server.run(
+                Reading(read, calls),
+                Writing(write, calls),
+                server.create_initialization_options(),
+            )
+
+
 def make_server(
     retriever: GenerativeMMRetriever, writer: Callable[[], Generator] | None = None
-) -> MCPServer[None]:
+) -> Server:
     """The server over a retriever, which the caller closes.
 
     The models are loaded in the background when the server starts.
@@ -85,30 +110,43 @@ def make_server(
         try:
             yield
         finally:
+            # Its thread goes on: whoever waits for it would wait for as long as loading takes.
+            server.loading = not loading.done()
+            loading.cancel()
             with suppress(asyncio.CancelledError):
                 await loading
 
     from genmm_retriever import __version__
 
-    server: MCPServer[None] = MCPServer(
+    server = Server(
         "genmm-retriever",
         title="Picture search",
         instructions=_INSTRUCTIONS,
         version=__version__,
         lifespan=lifespan,
         log_level="WARNING",
+        tools=[
+            StrictTool.of(function, _READ_ONLY)
+            for function in (tools.search_images, tools.ask, tools.get_image)
+        ],
     )
-    server.tool(annotations=_READ_ONLY)(tools.search_images)
-    server.tool(annotations=_READ_ONLY)(tools.ask)
-    server.tool(annotations=_READ_ONLY)(tools.get_image)
     return server
 
 
 def run(retriever: GenerativeMMRetriever, writer: Callable[[], Generator] | None = None) -> None:
-    """Serve on stdin and stdout until stdin ends, or until Ctrl-C."""
+    """Serve on stdin and stdout until stdin ends and its calls are answered, or until Ctrl-C.
+
+    The process ends here and now where the models are still being loaded.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _stop)
-    make_server(retriever, writer).run("stdio")
+    server = make_server(retriever, writer)
+    server.run("stdio")
+    if server.loading:
+        # Nothing but that thread holds the index, which is only read, and nothing stops a thread.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _stop(*_: object) -> None:
@@ -148,6 +186,7 @@ class _Tools:
         query: Annotated[
             str,
             Field(min_length=1, max_length=_MAX_QUERY, description="What to look for, in words."),
+            AfterValidator(sayable),
         ],
         k: Annotated[int, Field(ge=1, le=MAX_K, description="How many hits.")] = 10,
         filters: _Filters = None,
@@ -165,7 +204,9 @@ class _Tools:
     async def ask(
         self,
         question: Annotated[
-            str, Field(min_length=1, max_length=_MAX_QUERY, description="What is to be answered.")
+            str,
+            Field(min_length=1, max_length=_MAX_QUERY, description="What is to be answered."),
+            AfterValidator(sayable),
         ],
         k: Annotated[
             int, Field(ge=1, le=MAX_SOURCES, description="How many items are read for it.")

@@ -120,6 +120,17 @@ def test_options_are_checked(options: Any) -> None:
         GenmmCompressor(reranker="builtin")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"strict": False}, {"budget": None}, {"verify": "choice"}, {"model": "m"}, {"device": "cpu"}],
+)
+def test_options_of_a_shared_reranker_are_refused(words: Words, options: Any) -> None:
+    (name,) = options
+    named = rf"{name} cannot be given beside reranker= .*GenerativeMMReranker\({name}="
+    with pytest.raises(InputError, match=named):
+        GenmmCompressor(reranker=words, top_n=1, **options)
+
+
 class Compressing(BaseRetriever):
     """What `ContextualCompressionRetriever` of langchain-classic does."""
 

@@ -12,6 +12,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from PIL import Image
+from pydantic import ValidationError
 
 from genmm_retriever.errors import ImageError
 from genmm_retriever.schema import Item
@@ -68,6 +69,26 @@ async def test_bad_input_is_told_to_the_model_or_raised(retriever: GenerativeMMR
         strict.invoke({"query": ""})
     with pytest.raises(ToolException, match="the query is empty"):
         await strict.ainvoke({"query": ""})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({}, "`query` is missing (say in words what to look for)"),
+        ({"query": 5}, "`query` must be a string (say in words what to look for)"),
+        ({"query": "a", "k": 0}, "there is no argument `k` (the only one is `query`)"),
+    ],
+)
+async def test_wrong_arguments_are_told_to_the_model_or_raised(
+    retriever: GenerativeMMRetriever, arguments: dict[str, Any], told: str
+) -> None:
+    call = {"name": "search_images", "args": arguments, "id": "1", "type": "tool_call"}
+    tool = create_image_search_tool(retriever)
+    for message in (tool.invoke(call), await tool.ainvoke(call)):
+        assert (message.status, message.content) == ("error", told)
+    assert tool.invoke(arguments) == told
+    with pytest.raises(ValidationError, match=next(iter(set(arguments) - {"query"}), "query")):
+        create_image_search_tool(retriever, handle_tool_error=False).invoke(call)
 
 
 async def test_a_lost_picture_is_an_error_of_the_tool(

@@ -159,7 +159,9 @@ class GenerativeMMRetriever(MultiModalRetriever):
 
         Raises:
             IndexNotFoundError: If there is no finished index at `path`.
+            InputError: If `k` is given instead of `similarity_top_k`.
         """
+        _refuse_k(options)
         return cls(
             _core_class().from_index(path, **options),
             similarity_top_k=similarity_top_k,
@@ -206,7 +208,9 @@ class GenerativeMMRetriever(MultiModalRetriever):
 
         Raises:
             EmptyCorpusError: If the source has nothing to index.
+            InputError: If `k` is given instead of `similarity_top_k`.
         """
+        _refuse_k(options)
         return cls(
             _core_class().from_images(source, path=path, **options),
             similarity_top_k=similarity_top_k,
@@ -409,6 +413,12 @@ class GenerativeMMRetriever(MultiModalRetriever):
 
 def _bundle(query: QueryType) -> QueryBundle:
     return QueryBundle(query) if isinstance(query, str) else query
+
+
+def _refuse_k(options: Mapping[str, Any]) -> None:
+    """The core takes it, but every call of this class says its own."""
+    if "k" in options:
+        raise InputError("k is not asked here", f"say similarity_top_k={options['k']!r}")
 
 
 def _core_class() -> Any:

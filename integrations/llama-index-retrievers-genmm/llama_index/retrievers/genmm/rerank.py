@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import llama_index.core.instrumentation as instrument
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -43,15 +43,18 @@ class GenmmRerank(BaseNodePostprocessor):
         strict: Refuse broken pictures.
         device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
         keep_retrieval_score: Keep the earlier score in the metadata as `retrieval_score`.
-        reranker: Instead of the options above: a `GenerativeMMReranker`, to share its model.
+        reranker: A `GenerativeMMReranker`, to share its model. It has `model`, `verify`,
+            `budget`, `budget_ms`, `strict` and `device` of its own, which cannot be given here.
 
     Raises:
-        InputError: If an option is out of range.
+        InputError: If an option is out of range, or belongs to the reranker that is given.
 
     Examples:
         >>> rerank = GenmmRerank(top_n=3)
         >>> rerank.postprocess_nodes(nodes, query_str="a cup of coffee")  # doctest: +SKIP
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     model: str = "builtin"
     top_n: int | None = Field(default=None, ge=1)
@@ -68,6 +71,7 @@ class GenmmRerank(BaseNodePostprocessor):
         self._reranker = reranker_core(
             reranker,
             self.model,
+            said=self.model_fields_set,
             verify=self.verify,
             budget=self.budget,
             budget_ms=self.budget_ms,
