@@ -77,8 +77,8 @@ def test_the_retrievers_own_model_is_held_while_it_writes(writer, searcher):
             return super().generate(prompts, **options)
 
     found = searcher({"": [("a", None)]})
-    rewriter = QueryRewriter(Model({"Describe": ["a dog in the snow"]}, style="builtin"))
-    AdaptedRetriever(found, [rewriter]).retrieve(WORDY)
+    expander = QueryExpander(Model({"Describe": ["a dog in the snow"]}, style="builtin"))
+    AdaptedRetriever(found, expander=expander).retrieve("a dog")
     assert held
     assert all(held)
 
