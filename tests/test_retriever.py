@@ -8,6 +8,7 @@ import io
 import json
 import math
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -24,11 +25,13 @@ from genmm_retriever.errors import (
     DuplicateIdError,
     EmptyCorpusError,
     ImageError,
+    IndexDamagedError,
     IndexStateError,
     InputError,
     ModelError,
     QueryError,
     SourceError,
+    StorageError,
 )
 from genmm_retriever.schema import Item, Query
 
@@ -682,6 +685,29 @@ def test_settings_that_no_index_can_have(tiny_builtin, source):
     for options in ({"identifiers_per_item": 0}, {"identifiers": "x"}):
         with pytest.raises(InputError, match=f"`{next(iter(options))}`"):
             GenerativeMMRetriever.from_images(source, model=tiny_builtin, **options)
+
+
+def test_what_stands_in_the_way_is_told_before_a_model_is_loaded(own, source, monkeypatch):
+    def load(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("genmm_retriever.models.loading.load_model", load)
+    path = own.path
+    with pytest.raises(InputError, match="seed"):
+        GenerativeMMRetriever.from_images(source, path=path, seed=99)
+    (path / "manifest.json").write_text("")
+    with pytest.raises(IndexDamagedError, match="manifest"):
+        GenerativeMMRetriever.from_images(source, path=path)
+
+
+def test_an_index_that_cannot_be_written_is_told_of_before_libraries_are_loaded(own, monkeypatch):
+    def refuse(_):
+        raise StorageError("it cannot be written")
+
+    monkeypatch.setattr("genmm_retriever.retriever.IndexWriter.open", refuse)
+    monkeypatch.setitem(sys.modules, "genmm_retriever.building", None)
+    with pytest.raises(StorageError):
+        own.add(Item(id="new", text="A zebra"), progress=False)
 
 
 def test_a_closed_retriever_says_so(own):

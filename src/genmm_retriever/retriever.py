@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from genmm_retriever.checks import VERIFIERS, as_query, check_options, checked_k, checked_verify
 from genmm_retriever.coalescing import Coalescer
 from genmm_retriever.corpus.readers import Source, read_sources
-from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter
+from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter, check_place
 from genmm_retriever.errors import (
     EmptyCorpusError,
     IndexStateError,
@@ -166,12 +166,23 @@ class GenerativeMMRetriever:
             InputError: If `path` holds something else, or was begun with other settings.
             StorageError: If the disk is full or cannot be written.
         """
+        check_options(**options)
+        found = _first_of(read_sources(source, items=items, use_text=use_text, limit=limit))
+        if path is not None:
+            check_place(
+                Path(path).absolute(),
+                overwrite=overwrite,
+                identifiers=identifiers,
+                identifiers_per_item=identifiers_per_item,
+                items=items,
+                use_text=use_text,
+                seed=seed,
+            )
+        # Only now what takes its time: libraries and the model.
         from genmm_retriever.building import stage_and_build
         from genmm_retriever.describing import PROMPT_VERSION
         from genmm_retriever.models.loading import scoring_model
 
-        check_options(**options)
-        found = _first_of(read_sources(source, items=items, use_text=use_text, limit=limit))
         loaded = scoring_model(model, device)
         settings = _settings(
             model=loaded.name,
@@ -406,13 +417,14 @@ class GenerativeMMRetriever:
             EmptyCorpusError: If the source is empty.
             IndexLockedError: If another process is writing.
         """
-        from genmm_retriever.building import stage_and_build
-
         self._check_open()
         settings = self.settings
         found = _first_of(read_sources(source, items=settings.items, use_text=settings.use_text))
         with self._lock:
             with IndexWriter.open(self.path) as writer:
+                # Imported here: an index that cannot be written is told of without the wait.
+                from genmm_retriever.building import stage_and_build
+
                 # Nobody else publishes now: the model is and stays the one of this generation.
                 self._refresh()
                 report = stage_and_build(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import genmm_retriever
+from genmm_retriever.serving import entry
 
 COMMANDS = [
     "demo",
@@ -337,7 +338,7 @@ def test_names_that_no_terminal_can_show(genmm, words, tmp_path):
 
 def genmm_process(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "genmm_retriever.serving.cli", *map(str, arguments)],
+        [sys.executable, "-m", "genmm_retriever.serving.entry", *map(str, arguments)],
         capture_output=True,
         stdin=subprocess.DEVNULL,
         check=False,
@@ -363,7 +364,7 @@ def test_without_an_encoding_for_the_names(tmp_path):
 
 
 def test_reader_of_the_output_may_leave():
-    code = f"{sys.executable} -m genmm_retriever.serving.cli --help | true"
+    code = f"{sys.executable} -m genmm_retriever.serving.entry --help | true"
     done = subprocess.run(["bash", "-c", code], capture_output=True, check=False)
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
@@ -374,3 +375,34 @@ def test_a_query_that_is_no_unicode_is_refused(genmm, index):
     assert (code, out) == (2, "")
     assert "valid Unicode" in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["index", "--help"], ["doctor"], ["--version"]])
+def test_output_that_cannot_be_written_is_one_line(arguments):
+    command = [sys.executable, "-m", "genmm_retriever.serving.entry", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert b"output cannot be written" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_while_the_commands_are_imported_is_quiet(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, name, path=None, target=None):
+            if name == "genmm_retriever.serving.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "genmm_retriever.serving.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert entry.main() == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_program_begins_with_nothing_imported():
+    code = "import sys, genmm_retriever.serving.entry; print({'typer', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    settings = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'genmm = "genmm_retriever.serving.entry:main"' in settings

@@ -187,3 +187,14 @@ def test_the_card_tells_figures_and_folder_names_only(tmp_path):
     assert "12 topics" in card
     assert "4 pictures with a question" in card
     assert "find 1.5" in card
+
+
+def test_sources_are_looked_at_before_the_model(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(trainer_module, "untrained", load)
+    monkeypatch.setattr(trainer_module, "fetch_gguf", load)
+    with pytest.raises(SourceError, match=r"none\.jsonl"):
+        trainer_module.train([tmp_path / "none.jsonl"], tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()

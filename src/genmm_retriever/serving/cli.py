@@ -18,7 +18,7 @@ from . import (
     commands_train,
     commands_triplets,
 )
-from .console import INTERRUPTED, PROGRAM, fail
+from .console import INTERRUPTED, PROGRAM, OutputError, drop_output, fail, output
 
 app = typer.Typer(
     name=PROGRAM,
@@ -87,7 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reconfigure(errors="backslashreplace")
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
-        code = app(args=words, prog_name=PROGRAM, standalone_mode=False)
+        with output():
+            # Commands tell of their own errors; what is left is the help's.
+            code = app(args=words, prog_name=PROGRAM, standalone_mode=False)
+    except OutputError as error:
+        fail(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        drop_output()
+        return 0
     except typer.Abort:
         fail("interrupted")
         return INTERRUPTED

@@ -28,7 +28,13 @@ def triplets(
     console: Console,
     index: IndexPath,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="JSONL file for the triplets.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="JSONL file for the triplets; FILE.work beside it may be removed when done.",
+        ),
     ],
     per_item: Annotated[
         int, typer.Option(min=1, help="Pairs that a picture is the reference of, at most.")

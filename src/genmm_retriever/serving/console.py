@@ -6,6 +6,7 @@ Results go to stdout; the log, progress bars and errors go to stderr. Exit codes
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -13,14 +14,14 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from ..errors import GenmmError, MissingExtraError, first_problem
+from ..errors import GenmmError, InputError, MissingExtraError, first_problem
 
 PROGRAM = "genmm"
 INTERRUPTED = 130
@@ -70,14 +71,46 @@ class Console:
         """Print the result on stdout, as JSON or as text for people."""
         if self.json:
             # ASCII, so that any terminal encoding and any odd file name gives valid JSON.
-            print(json.dumps(data, allow_nan=False, default=str))
-        elif text:
-            print(text)
+            text = json.dumps(data, allow_nan=False, default=str)
+        if text:
+            with output():
+                print(text)
 
     def say(self, message: str) -> None:
         """A line of the log, on stderr; silent with --quiet."""
         if self.verbosity >= 0:
             print(message, file=sys.stderr)
+
+
+class OutputError(InputError):
+    """Stdout cannot be written."""
+
+
+@contextlib.contextmanager
+def output() -> Iterator[None]:
+    """Write to stdout, to the end.
+
+    Raises:
+        OutputError: If it cannot be written.
+        BrokenPipeError: If its reader has gone.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        raise OutputError(
+            f"the output cannot be written: {error.strerror or error}",
+            "check where it is sent to and the free space there",
+        ) from error
+
+
+def drop_output() -> None:
+    """Send what is left of stdout nowhere, or the interpreter complains of it when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:
@@ -171,14 +204,15 @@ def _silence_libraries() -> None:
 def _guarded(console: Console, action: Callable[[], None], *, resumes: bool) -> int:
     try:
         action()
-        sys.stdout.flush()
+        with output():
+            pass
     except KeyboardInterrupt:
         kept = "; finished work is kept, the same command goes on from there"
         fail(f"interrupted{kept if resumes else ''}")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`genmm search ... | head`): not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 0
     except Exception as error:
         if console.debug:

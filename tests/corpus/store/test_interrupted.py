@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -12,9 +13,10 @@ from genmm_retriever.corpus.store import (
     IndexSettings,
     IndexWriter,
     check_index,
+    check_place,
 )
 from genmm_retriever.corpus.store.manifest import Manifest
-from genmm_retriever.errors import IndexDamagedError, IndexNotFoundError
+from genmm_retriever.errors import IndexDamagedError, IndexNotFoundError, InputError, StorageError
 from genmm_retriever.schema import Item
 
 SETTINGS = IndexSettings(model="m", model_fingerprint="f")
@@ -195,3 +197,31 @@ def test_a_first_build_that_died_while_publishing_is_gone_on_with(tmp_path, monk
 
 def _interrupted(*_):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_place_is_refused_before_anything_is_made(finished, tmp_path, monkeypatch, unfinished):
+    path = finished
+    if unfinished:
+        path = tmp_path / "new"
+        with IndexWriter.create(path, SETTINGS) as writer:
+            writer.stage_items(texts("a"))
+    check_place(path, overwrite=False, identifiers_per_item=SETTINGS.identifiers_per_item)
+    check_place(path, overwrite=True, identifiers_per_item=1)
+    with pytest.raises(InputError, match="identifiers_per_item: 4 -> 1"):
+        check_place(path, overwrite=False, identifiers_per_item=1)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(InputError, match="is not an index"):
+        check_place(tmp_path / "other", overwrite=True)
+    with pytest.raises(InputError, match="is a file"):
+        check_place(tmp_path / "other" / "file", overwrite=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda *_: False)
+        with pytest.raises(StorageError, match="Permission denied"):
+            check_place(tmp_path / "absent" / "index", overwrite=False)
+    assert not (tmp_path / "absent").exists()
+    (path / "manifest.json").write_text("")
+    with pytest.raises(IndexDamagedError):
+        check_place(path, overwrite=False)
+    check_place(path, overwrite=True)

@@ -18,6 +18,7 @@ the death of its process::
 from __future__ import annotations
 
 from genmm_retriever.corpus.store.adapters import StoredAdapter
+from genmm_retriever.corpus.store.beforehand import check_place
 from genmm_retriever.corpus.store.check import check_index
 from genmm_retriever.corpus.store.manifest import SCHEMA_VERSION, is_index_folder
 from genmm_retriever.corpus.store.notes import (
@@ -62,6 +63,7 @@ __all__ = [
     "StageReport",
     "StoredAdapter",
     "check_index",
+    "check_place",
     "count_notes",
     "is_index_folder",
     "marks_by_row",

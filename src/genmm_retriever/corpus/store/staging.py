@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genmm_retriever.corpus.store import files
+from genmm_retriever.corpus.store.beforehand import check_settings
 from genmm_retriever.corpus.store.database import Tables, connect_work
 from genmm_retriever.corpus.store.lock import WriterLock
 from genmm_retriever.corpus.store.manifest import (
@@ -301,12 +302,11 @@ def create(folder: Path, settings: IndexSettings, *, overwrite: bool) -> Staging
     except BaseException:
         lock.release()
         raise
-    if difference := staging.settings.differences(settings):
+    try:
+        check_settings(folder, staging.settings, settings)
+    except InputError:
         staging.close()
-        raise InputError(
-            f"the index at {str(folder)!r} was made with other settings: {difference}",
-            "use the same settings, another folder, or --overwrite to build it anew",
-        )
+        raise
     return staging
 
 

@@ -27,7 +27,7 @@ from genmm_retriever.training.builtin.contrastive import (
     train_contrastive,
     worded_side,
 )
-from genmm_retriever.training.builtin.data import CaptionedImages
+from genmm_retriever.training.builtin.data import CaptionedImages, read_captioned, read_questions
 from genmm_retriever.training.builtin.examples import IdentifierExamples, nearest_pictures
 from genmm_retriever.training.builtin.finding import FindingExamples, finding_steps
 from genmm_retriever.training.builtin.looking import load_data, load_questions
@@ -85,6 +85,11 @@ def train(
     """
     from genmm_retriever.models.loading import pick_device
 
+    # The model takes a minute or more: what is wrong with the sources is told before.
+    for source in sources:
+        read_captioned(source)
+    if questions is not None:
+        read_questions(questions)
     work = output / "work"
     with storing(work):
         work.mkdir(parents=True, exist_ok=True)
