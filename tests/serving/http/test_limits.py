@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -121,6 +123,69 @@ def test_bad_forms(client, png, fields):
     upload = {"image": ("it.png", png(), "image/png")}
     for path in ("/api/search/upload", "/api/explain/upload"):
         refused(client.post(path, files=upload, data=fields), 422)
+
+
+_FLAT = "must be a text of at most 1,000 characters"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said"),
+    [
+        ('{"text": "a"}', "application/x-www-form-urlencoded", "no JSON object"),
+        ('{"text": "a"}', "text/plain", "no JSON object"),
+        ("[]", "application/json", "no JSON object"),
+        ("{", "application/json", "the body is no JSON"),
+        ('{"text": "a", "filters": {"a": {"b": 1}}}', "application/json", _FLAT),
+        ('{"text": "a", "filters": {"a": [[1]]}}', "application/json", _FLAT),
+        ('{"text": "a", "filters": {"a": NaN}}', "application/json", _FLAT),
+        ('{"text": "a", "verify": "x"}', "application/json", "`body.verify`: must be likelihood"),
+        ('{"text": "a", "k": true}', "application/json", "`body.k`: must be a number"),
+        ('{"text": "a", "x": 1}', "application/json", "`body.x`: there is no such field"),
+    ],
+)
+def test_what_is_wrong_is_one_clear_sentence(client, body, kind, said):
+    told = refused(raw(client, body, kind), 422)
+    assert said in told["error"]
+    assert "literal" not in told["error"]
+    assert ".bool" not in told["error"]
+    if "JSON" in said:
+        assert "Content-Type: application/json" in told["hint"]
+
+
+def test_bodies_that_cannot_be_read_have_hints(client):
+    form = "/api/search/upload"
+    for body, kind, path in (
+        (b"\xff", "application/json", "/api/search"),
+        (b"xx", "multipart/form-data", form),
+        (b"xx", "multipart/form-data; boundary=x", form),
+    ):
+        assert "Content-Type" in refused(raw(client, body, kind, path), 400)["hint"]
+
+
+def test_forms_are_told_what_is_wrong_with_them(client, png):
+    picture = ("it.png", png(), "image/png")
+    for path in ("/api/search/upload", "/api/explain/upload", "/api/ask/upload"):
+        told = refused(client.post(path, data={"image": "/etc/passwd"}), 422)
+        assert "not a file" in told["error"]
+        assert "-F image=@" in told["hint"]
+        other = client.post(path, files={"image": picture}, data={"text": "a", "bogus": "1"})
+        assert "`body.bogus`: there is no such field" in refused(other, 422)["error"]
+        twice = client.post(path, files=[("image", picture)] * 2, data={"text": "a"})
+        assert "`body.image`: is given more than once" in refused(twice, 422)["error"]
+
+
+def test_a_huge_picture_is_told_the_limit_of_the_service(client):
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"")
+    upload = {"image": ("it.png", content, "image/png")}
+    told = refused(client.post("/api/search/upload", files=upload), 422)
+    assert "40,000,000" in told["error"]
+    assert "decompression" not in told["error"]
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"<svg/>", b"\xff\xd8\xff" + b"\x00" * 99])
