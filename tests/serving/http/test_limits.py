@@ -483,3 +483,29 @@ def test_tokens():
     assert settings.is_authorised("Bearer abcdefghijklmnop")
     assert not ServiceSettings().is_authorised("Bearer None")
     assert not settings.is_authorised("Bearer é")
+
+
+@pytest.mark.parametrize(("hosts", "warned"), [(("*",), True), (("photos.example",), False)])
+def test_a_host_check_that_is_off_is_told(caplog, monkeypatch, hosts, warned):
+    from genmm_retriever.serving.http import server
+
+    def taken(host, port):
+        raise InputError("not here")
+
+    monkeypatch.setattr(server, "_listen", taken)
+    settings = ServiceSettings(token="x" * 16, allowed_hosts=hosts)
+    with pytest.raises(InputError, match="not here"):
+        server.serve(None, host="0.0.0.0", port=0, settings=settings)
+    assert ("--allowed-host" in caplog.text) == warned
+
+
+def test_figures_come_without_the_time_of_their_making(client):
+    from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+    client.get("/healthz")
+    text = client.get("/metrics").text
+    assert "genmm_requests_total" in text
+    assert "_created" not in text
+    others = CollectorRegistry()
+    Counter("other", "Of somebody else", registry=others)
+    assert "other_created" in generate_latest(others).decode()

@@ -92,6 +92,11 @@ def serve(
         ModelError: If the model cannot be loaded.
     """
     check_binding(host, settings)
+    if "*" in settings.allowed_hosts:
+        log.warning(
+            "any Host header is answered, so that a page of another site can ask by DNS rebinding; "
+            "name the hosts that are answered with --allowed-host"
+        )
     listening = _listen(host, port)
     app = create_app(retriever, settings, writer=writer)
     engine: Engine = app.state.service.engine
