@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from genmm_retriever import errors
 from genmm_retriever.errors import IndexDamagedError, InputError
+from genmm_retriever.serving.http.connections import Bounded
 from genmm_retriever.serving.http.server import check_binding
 from genmm_retriever.serving.http.settings import ServiceSettings, checked_token
 
@@ -509,3 +511,33 @@ def test_figures_come_without_the_time_of_their_making(client):
     others = CollectorRegistry()
     Counter("other", "Of somebody else", registry=others)
     assert "other_created" in generate_latest(others).decode()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: 127", b"whole"])
+def test_a_head_that_never_comes_whole_is_given_up(listening, built, monkeypatch, sent):
+    monkeypatch.setattr(Bounded, "head_seconds", 0.3)
+    host, port = listening(built).removeprefix("http://").split(":")
+    whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        if sent == b"whole":
+            # One that was answered, and then the half of another.
+            connection.sendall(whole)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+            sent = whole[:30]
+        connection.sendall(sent)
+        # Until it is closed; else this times out.
+        while connection.recv(65_536):
+            pass
+
+
+def test_a_head_that_came_is_answered_however_long_that_takes(listening, built, monkeypatch):
+    monkeypatch.setattr(Bounded, "head_seconds", 0.1)
+    url = listening(built)
+
+    def dripping():
+        for part in (b'{"text": ', b'"a dog"', b"}"):
+            time.sleep(0.2)
+            yield part
+
+    head = {"Content-Type": "application/json"}
+    assert httpx.post(f"{url}/api/search", content=dripping(), headers=head).status_code == 200

@@ -18,6 +18,7 @@ import uvicorn
 from ...errors import InputError
 from ...retriever import GenerativeMMRetriever
 from .app import create_app
+from .connections import Bounded
 from .engine import Engine
 from .settings import ServiceSettings, is_loopback
 
@@ -102,6 +103,7 @@ def serve(
     engine: Engine = app.state.service.engine
     config = uvicorn.Config(
         app,
+        http=Bounded,
         log_config=None,
         log_level="warning",
         access_log=False,
