@@ -220,7 +220,7 @@ async def test_no_answer_says_why_and_shows_nothing(writing):
     assert answer.structured_content["reason"]
     assert len(answer.structured_content["sources"]) == 2
     assert len(answer.content) == 1
-    assert none.structured_content["reason"] == "no item"
+    assert none.structured_content["reason"] == "no item matches the filters"
 
 
 async def test_a_source_whose_picture_lies_elsewhere_is_told_in_words(writing, monkeypatch, index):

@@ -187,7 +187,8 @@ class Answerer:
         confidence = max(sure, default=None)
         hits = hits[: self.k]
         if not hits:
-            answer = Answer(found=False, text="", sources=(), confidence=None, reason="no item")
+            reason = "no item matches the filters" if query.filters or query.kind else "no item"
+            answer = Answer(found=False, text="", sources=(), confidence=None, reason=reason)
         elif confidence is not None and confidence < self.threshold:
             answer = Answer(
                 found=False,

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 
 from genmm_retriever import GenerativeMMRetriever, Item
 from genmm_retriever.serving.http.app import create_app
+from genmm_retriever.serving.http.connections import Bounded
 from genmm_retriever.serving.http.settings import ServiceSettings
 
 TOKEN = "a-token-of-the-tests-alone"
@@ -150,7 +151,7 @@ def listening(tiny_builtin, tmp_path):
         retriever = GenerativeMMRetriever.from_index(path, model=tiny_builtin)
         app = create_app(retriever, ServiceSettings(**settings), static=tmp_path / "no-page")
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, http=Bounded, log_config=None, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         running.append((server, thread, listener))

@@ -150,7 +150,7 @@ def test_a_question_is_answered_with_its_sources(serve, built, writer):
     assert len(none["sources"]) == 2
     assert "no answer" in none["reason"]
     nothing = client.post("/api/ask", json={**asked, "filters": {"n": 99}}).json()
-    assert (nothing["reason"], nothing["sources"]) == ("no item", [])
+    assert (nothing["reason"], nothing["sources"]) == ("no item matches the filters", [])
     metrics = client.get("/metrics").text
     assert 'genmm_stage_seconds_count{stage="answer"} 3.0' in metrics
     assert 'genmm_stage_seconds_count{stage="adapt"} 2.0' in metrics
@@ -197,6 +197,7 @@ def test_a_model_that_cannot_answer_quotes(client):
     "asked",
     [{}, {"text": " "}, {"text": "a", "k": 21}, {"text": "a", "k": 0}, {"text": "a", "x": 1},
      {"text": "a", "threshold": 1.1}, {"text": "a", "threshold": -1},
+     {"text": "a", "threshold": True}, {"text": "a", "k": True},
      {"text": "a", "threshold": float("nan")}, {"text": "a", "threshold": "much"}],
 )  # fmt: skip
 def test_questions_that_are_none(client, png, asked):

@@ -22,7 +22,7 @@ def picture(png, seed=21):
 
 
 def add(client, files=None, **fields):
-    return client.post("/api/items", data=fields, files=files or {"none": b""})
+    return client.post("/api/items", data=fields, files=files)
 
 
 def found(client, text="x"):
@@ -95,6 +95,8 @@ def test_an_index_may_become_empty_and_be_filled_again(writable, own):
         {"id": "x", "text": "a", "metadata": "[" * 100_000},
         {"id": "x", "text": "a", "replace": "perhaps"},
         {"text": "a"},
+        {"id": "x", "text": "a", "metadat": "{}"},
+        {"id": ["x", "y"], "text": "a"},
     ],
 )
 def test_bad_items(writable, fields):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -13,6 +16,7 @@ import pytest
 
 from genmm_retriever import errors
 from genmm_retriever.errors import IndexDamagedError, InputError
+from genmm_retriever.serving.http.connections import Bounded
 from genmm_retriever.serving.http.server import check_binding
 from genmm_retriever.serving.http.settings import ServiceSettings, checked_token
 
@@ -124,6 +128,69 @@ def test_bad_forms(client, png, fields):
     upload = {"image": ("it.png", png(), "image/png")}
     for path in ("/api/search/upload", "/api/explain/upload"):
         refused(client.post(path, files=upload, data=fields), 422)
+
+
+_FLAT = "must be a text of at most 1,000 characters"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said"),
+    [
+        ('{"text": "a"}', "application/x-www-form-urlencoded", "no JSON object"),
+        ('{"text": "a"}', "text/plain", "no JSON object"),
+        ("[]", "application/json", "no JSON object"),
+        ("{", "application/json", "the body is no JSON"),
+        ('{"text": "a", "filters": {"a": {"b": 1}}}', "application/json", _FLAT),
+        ('{"text": "a", "filters": {"a": [[1]]}}', "application/json", _FLAT),
+        ('{"text": "a", "filters": {"a": NaN}}', "application/json", _FLAT),
+        ('{"text": "a", "verify": "x"}', "application/json", "`body.verify`: must be likelihood"),
+        ('{"text": "a", "k": true}', "application/json", "`body.k`: must be a number"),
+        ('{"text": "a", "x": 1}', "application/json", "`body.x`: there is no such field"),
+    ],
+)
+def test_what_is_wrong_is_one_clear_sentence(client, body, kind, said):
+    told = refused(raw(client, body, kind), 422)
+    assert said in told["error"]
+    assert "literal" not in told["error"]
+    assert ".bool" not in told["error"]
+    if "JSON" in said:
+        assert "Content-Type: application/json" in told["hint"]
+
+
+def test_bodies_that_cannot_be_read_have_hints(client):
+    form = "/api/search/upload"
+    for body, kind, path in (
+        (b"\xff", "application/json", "/api/search"),
+        (b"xx", "multipart/form-data", form),
+        (b"xx", "multipart/form-data; boundary=x", form),
+    ):
+        assert "Content-Type" in refused(raw(client, body, kind, path), 400)["hint"]
+
+
+def test_forms_are_told_what_is_wrong_with_them(client, png):
+    picture = ("it.png", png(), "image/png")
+    for path in ("/api/search/upload", "/api/explain/upload", "/api/ask/upload"):
+        told = refused(client.post(path, data={"image": "/etc/passwd"}), 422)
+        assert "not a file" in told["error"]
+        assert "-F image=@" in told["hint"]
+        other = client.post(path, files={"image": picture}, data={"text": "a", "bogus": "1"})
+        assert "`body.bogus`: there is no such field" in refused(other, 422)["error"]
+        twice = client.post(path, files=[("image", picture)] * 2, data={"text": "a"})
+        assert "`body.image`: is given more than once" in refused(twice, 422)["error"]
+
+
+def test_a_huge_picture_is_told_the_limit_of_the_service(client):
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"")
+    upload = {"image": ("it.png", content, "image/png")}
+    told = refused(client.post("/api/search/upload", files=upload), 422)
+    assert "40,000,000" in told["error"]
+    assert "decompression" not in told["error"]
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"<svg/>", b"\xff\xd8\xff" + b"\x00" * 99])
@@ -421,3 +488,59 @@ def test_tokens():
     assert settings.is_authorised("Bearer abcdefghijklmnop")
     assert not ServiceSettings().is_authorised("Bearer None")
     assert not settings.is_authorised("Bearer é")
+
+
+@pytest.mark.parametrize(("hosts", "warned"), [(("*",), True), (("photos.example",), False)])
+def test_a_host_check_that_is_off_is_told(caplog, monkeypatch, hosts, warned):
+    from genmm_retriever.serving.http import server
+
+    def taken(host, port):
+        raise InputError("not here")
+
+    monkeypatch.setattr(server, "_listen", taken)
+    settings = ServiceSettings(token="x" * 16, allowed_hosts=hosts)
+    with pytest.raises(InputError, match="not here"):
+        server.serve(None, host="0.0.0.0", port=0, settings=settings)
+    assert ("--allowed-host" in caplog.text) == warned
+
+
+def test_figures_come_without_the_time_of_their_making(client):
+    from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+    client.get("/healthz")
+    text = client.get("/metrics").text
+    assert "genmm_requests_total" in text
+    assert "_created" not in text
+    others = CollectorRegistry()
+    Counter("other", "Of somebody else", registry=others)
+    assert "other_created" in generate_latest(others).decode()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: 127", b"whole"])
+def test_a_head_that_never_comes_whole_is_given_up(listening, built, monkeypatch, sent):
+    monkeypatch.setattr(Bounded, "head_seconds", 0.3)
+    host, port = listening(built).removeprefix("http://").split(":")
+    whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        if sent == b"whole":
+            # One that was answered, and then the half of another.
+            connection.sendall(whole)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+            sent = whole[:30]
+        connection.sendall(sent)
+        # Until it is closed; else this times out.
+        while connection.recv(65_536):
+            pass
+
+
+def test_a_head_that_came_is_answered_however_long_that_takes(listening, built, monkeypatch):
+    monkeypatch.setattr(Bounded, "head_seconds", 0.1)
+    url = listening(built)
+
+    def dripping():
+        for part in (b'{"text": ', b'"a dog"', b"}"):
+            time.sleep(0.2)
+            yield part
+
+    head = {"Content-Type": "application/json"}
+    assert httpx.post(f"{url}/api/search", content=dripping(), headers=head).status_code == 200

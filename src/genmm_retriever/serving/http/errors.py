@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -57,7 +57,10 @@ _WRITER: tuple[tuple[type[GenmmError], int, str], ...] = (
     (ModelNotFoundError, 502, "is not there"),
     (WriterError, 502, "gave no usable answer"),
 )
+_EXPECTED = "see /docs for what is expected"
+_JSON = "send a JSON object in UTF-8, with the header Content-Type: application/json"
 _HINTS = {
+    400: "send JSON in UTF-8 with Content-Type: application/json, or a form as curl -F makes it",
     404: "see /docs for what there is",
     405: "see /docs for the methods of this address",
     413: "send less",
@@ -98,7 +101,7 @@ def response_to(error: Exception) -> JSONResponse:
         hint = error.hint if isinstance(error, Refusal) else _HINTS.get(error.status_code, "")
         return error_response(error.status_code, str(error.detail), hint, error.headers)
     if isinstance(error, RequestValidationError):
-        return error_response(422, _first_problem(error), "see /docs for what is expected")
+        return error_response(422, *_first_problem(error))
     if isinstance(error, DuplicateIdError):
         # The error's own words tell where pictures lie on this machine.
         message = f"the id {error.item_id!r} is in the index with other content"
@@ -172,10 +175,22 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def _first_problem(error: RequestValidationError) -> str:
-    """The first thing that was wrong: where and what, never the value itself."""
+def _first_problem(error: RequestValidationError) -> tuple[str, str]:
+    """The first thing that was wrong: where and what, never the value itself; and the mend."""
     problems = error.errors()
     if not problems:
-        return "the request cannot be read"
-    place = ".".join(str(part) for part in problems[0]["loc"])[:200]
-    return f"`{place}`: {problems[0]['msg'].removeprefix('Value error, ')}"
+        return "the request cannot be read", _EXPECTED
+    kind, loc = problems[0]["type"], problems[0]["loc"]
+    if kind == "json_invalid":
+        return "the body is no JSON", _JSON
+    if tuple(loc) == ("body",) and kind in ("missing", "model_attributes_type", "model_type"):
+        return "the body is no JSON object, or is not said to be JSON", _JSON
+    if "Expected UploadFile" in problems[0]["msg"]:
+        return f"`{loc[-1]}`: this is a text, not a file", f"with curl: -F {loc[-1]}=@FILE"
+    if kind == "extra_forbidden":
+        return f"`{_place(loc)}`: there is no such field", _EXPECTED
+    return f"`{_place(loc)}`: {problems[0]['msg'].removeprefix('Value error, ')}", _EXPECTED
+
+
+def _place(loc: Sequence[object]) -> str:
+    return ".".join(str(part) for part in loc)[:200]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import Depends, File, Form, UploadFile
+from fastapi import Depends, File, Form, Request, UploadFile
 
 from ...schema import Query
-from .requests import SearchRequest, parsed_json
+from .requests import SearchRequest, invalid, parsed_json
 from .service import Service, refusals
 
 REFUSALS = refusals(400, 403, 408, 413, 422, 500, 501, 502, 503, 504)
@@ -47,6 +47,25 @@ def _fields(
     }
 
 
+def only(*names: str) -> Any:
+    """A dependency that refuses fields of other names, and more than one of a name.
+
+    Args:
+        names: What the form may hold; `adapt` may be there several times.
+    """
+
+    async def check(request: Request) -> None:
+        given = [name for name, _ in (await request.form()).multi_items()]
+        for name in given:
+            if name not in names:
+                raise invalid(name, f"there is no such field; there are {', '.join(names)}")
+            if name != "adapt" and given.count(name) > 1:
+                raise invalid(name, "is given more than once")
+
+    return Depends(check)
+
+
+ASKED = ("image", "text", "k", "filters", "kind", "verify", "adapt")
 Fields = Annotated[dict[str, Any], Depends(_fields)]
 
 

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from PIL import Image
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -182,6 +183,13 @@ class UploadedPictures:
             try:
                 open_image(content, max_pixels=self._max_pixels)
             except ImageError as error:
+                if isinstance(error.__cause__, Image.DecompressionBombError):
+                    # Pillow's words name a limit of its own, far above this one.
+                    raise Refusal(
+                        422,
+                        f"the picture has more than {self._max_pixels:,} pixels",
+                        "shrink it first",
+                    ) from error
                 raise Refusal(
                     422, error.message, error.hint or "send a JPEG, PNG or WebP"
                 ) from error

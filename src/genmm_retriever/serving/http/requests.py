@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -16,7 +17,9 @@ from pydantic import (
     StrictBool,
     StringConstraints,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
 
 from ...checks import ADAPTERS, read_adapter
@@ -31,6 +34,7 @@ MAX_SOURCES = 20
 _INT64 = 2**63 - 1
 RequestT = TypeVar("RequestT", bound="SearchRequest")
 Verify = Literal["likelihood", "choice", "yesno", "off"]
+_VERIFY = "must be likelihood, choice, yesno, off, true or false"
 
 
 def _plain(text: str) -> str:
@@ -45,7 +49,34 @@ ShortText = Annotated[str, StringConstraints(max_length=MAX_VALUE), AfterValidat
 Integer = Annotated[int, Strict(), Field(ge=-_INT64, le=_INT64)]
 Value = StrictBool | Integer | Annotated[FiniteFloat, Strict()] | ShortText | None
 Values = Annotated[list[Value], Field(max_length=100)]
-Metadata = Annotated[dict[ShortText, Value | Values], Field(max_length=MAX_METADATA)]
+
+
+def _said(expected: str) -> WrapValidator:
+    """One sentence for whatever is wrong, instead of one for each member of a union."""
+
+    def checked(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValueError(expected) from error
+
+    return WrapValidator(checked)
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+_EXPECTED = (
+    f"must be a text of at most {MAX_VALUE:,} characters, a finite number, true, false, null, "
+    "or a list of at most 100 of these"
+)
+Metadata = Annotated[
+    dict[ShortText, Annotated[Value | Values, _said(_EXPECTED)]], Field(max_length=MAX_METADATA)
+]
+Number = BeforeValidator(_no_bool)
 
 
 def _adapter(name: str) -> str:
@@ -72,13 +103,13 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: Words | None = Field(None, description="Words; beside a picture, what to change in it.")
-    k: int = Field(10, ge=1, le=MAX_K, description="How many hits.")
+    k: Annotated[int, Number] = Field(10, ge=1, le=MAX_K, description="How many hits.")
     filters: Metadata = Field(
         default_factory=dict,
         description="Metadata that hits must have; a list means one of. Applied before decoding.",
     )
     kind: Kind | None = Field(None, description="Only pictures, or only texts.")
-    verify: Verify | StrictBool | None = Field(
+    verify: Annotated[Verify | StrictBool | None, _said(_VERIFY)] = Field(
         None, description="How candidates are checked; the service's own way if left out."
     )
     adapt: list[Adapter] = Field(
@@ -120,8 +151,10 @@ class AskRequest(SearchRequest):
     """What is to be answered."""
 
     text: Words | None = Field(None, description="The question.")
-    k: int = Field(3, ge=1, le=MAX_SOURCES, description="How many sources are read.")
-    threshold: float | None = Field(
+    k: Annotated[int, Number] = Field(
+        3, ge=1, le=MAX_SOURCES, description="How many sources are read."
+    )
+    threshold: Annotated[float | None, Number] = Field(
         None,
         ge=0,
         le=1,

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from ...schema import Query
 from .catalog import is_local
-from .forms import REFUSALS, Fields, Picture, pictured
+from .forms import ASKED, REFUSALS, Fields, Picture, only, pictured
 from .requests import AskRequest, validated
 from .schemas import AnswerResponse, AnswerSeconds, HitView, QueryEcho
 from .service import Here, Service, as_json
@@ -27,7 +27,12 @@ async def ask(service: Here, request: AskRequest) -> Response:
     return await _ask(service, request, request.query())
 
 
-@router.post("/ask/upload", response_model=AnswerResponse, responses=REFUSALS)
+@router.post(
+    "/ask/upload",
+    dependencies=[only(*ASKED, "threshold")],
+    response_model=AnswerResponse,
+    responses=REFUSALS,
+)
 async def ask_upload(
     service: Here, image: Picture, fields: Fields, threshold: Threshold = None
 ) -> Response:

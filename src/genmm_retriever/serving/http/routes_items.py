@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from ...errors import first_problem
 from ...schema import Item
+from .forms import only
 from .guard import check_token
 from .pictures import LEAST_SIDE, MOST_SIDE, picture_response
 from .requests import Metadata, Passage, ShortText, invalid, parsed_json
@@ -100,7 +101,7 @@ def thumbnail(
     "/items",
     response_model=Added,
     status_code=201,
-    dependencies=[Permitted],
+    dependencies=[Permitted, only("id", "image", "text", "title", "metadata", "replace")],
     responses={
         200: {"model": Added, "description": "It was there already, or was replaced."},
         **refusals(400, 401, 403, 408, 409, 413, 422, 500, 503, 507),

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from ...schema import Query
 from .catalog import is_local
-from .forms import REFUSALS, Fields, Picture, pictured
+from .forms import ASKED, REFUSALS, Fields, Picture, only, pictured
 from .requests import ExplainRequest, SearchRequest, validated
 from .schemas import HitView, QueryEcho, SearchResponse, Seconds
 from .service import Here, Service, as_json
@@ -39,7 +39,9 @@ async def search(service: Here, request: SearchRequest) -> Response:
     return await _search(service, request, request.query())
 
 
-@router.post("/search/upload", response_model=SearchResponse, responses=REFUSALS)
+@router.post(
+    "/search/upload", dependencies=[only(*ASKED)], response_model=SearchResponse, responses=REFUSALS
+)
 async def search_upload(service: Here, image: Picture, fields: Fields) -> Response:
     """Find items by a picture, or by a picture and what to change in it."""
     request = validated(SearchRequest, fields)
@@ -52,7 +54,12 @@ async def explain(service: Here, request: ExplainRequest) -> Response:
     return await _explain(service, request, request.query())
 
 
-@router.post("/explain/upload", response_model=None, responses={**REFUSALS, **_EXPLAINED})
+@router.post(
+    "/explain/upload",
+    dependencies=[only(*ASKED)],
+    response_model=None,
+    responses={**REFUSALS, **_EXPLAINED},
+)
 async def explain_upload(service: Here, image: Picture, fields: Fields) -> Response:
     """Tell how the answer to a picture was written."""
     request = validated(ExplainRequest, fields)

@@ -18,6 +18,7 @@ import uvicorn
 from ...errors import InputError
 from ...retriever import GenerativeMMRetriever
 from .app import create_app
+from .connections import Bounded
 from .engine import Engine
 from .settings import ServiceSettings, is_loopback
 
@@ -92,11 +93,17 @@ def serve(
         ModelError: If the model cannot be loaded.
     """
     check_binding(host, settings)
+    if "*" in settings.allowed_hosts:
+        log.warning(
+            "any Host header is answered, so that a page of another site can ask by DNS rebinding; "
+            "name the hosts that are answered with --allowed-host"
+        )
     listening = _listen(host, port)
     app = create_app(retriever, settings, writer=writer)
     engine: Engine = app.state.service.engine
     config = uvicorn.Config(
         app,
+        http=Bounded,
         log_config=None,
         log_level="warning",
         access_log=False,
