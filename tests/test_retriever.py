@@ -1014,3 +1014,8 @@ async def test_other_work_is_done_where_questions_are_answered(shared, tiny_buil
             await found.acompute(lambda: 1 / 0)
     with pytest.raises(IndexStateError, match="closed"):
         await found.acompute(lambda: 7)
+
+
+def test_the_letters_of_a_single_query_are_not_asked(retriever):
+    with pytest.raises(QueryError, match="a single one"):
+        retriever.retrieve_batch("a dog")
