@@ -615,9 +615,9 @@ def test_bad_arguments(retriever, tmp_path):
     [
         ("x", {"k": 2.5}, "k is 2.5"),
         ("x", {"k": "3"}, "k is '3'"),
-        ("x", {"kind": "video"}, "`kind`"),
-        (Query(text="x"), {"kind": "video"}, "`kind`"),
-        ("x", {"filters": {"a": {"b": 1}}}, "`filters.a"),
+        ("x", {"kind": "video"}, "kind is 'video'"),
+        (Query(text="x"), {"kind": "video"}, "kind is 'video'"),
+        ("x", {"filters": {"a": {"b": 1}}}, "the filter 'a'"),
         (5, {}, "type int"),
     ],
 )
