@@ -14,14 +14,17 @@ import io
 from importlib import import_module
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_genmm import GenerativeMMRetriever, create_image_search_tool
-from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.prebuilt import ToolNode, tools_condition
-from PIL import Image
-from skimage.data import __path__ as photographs
+try:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, ToolMessage
+    from langchain_core.outputs import ChatGeneration, ChatResult
+    from langchain_genmm import GenerativeMMRetriever, create_image_search_tool
+    from langgraph.graph import START, MessagesState, StateGraph
+    from langgraph.prebuilt import ToolNode, tools_condition
+    from PIL import Image
+    from skimage.data import __path__ as photographs
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: pip install ./integrations/langchain-genmm langgraph") from error
 
 
 class Scripted(BaseChatModel):

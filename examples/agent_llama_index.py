@@ -15,12 +15,15 @@ import asyncio
 from importlib import import_module
 from typing import Any
 
-from llama_index.core.agent.workflow import FunctionAgent
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
-from llama_index.core.llms import MockFunctionCallingLLM
-from llama_index.retrievers.genmm import GenerativeMMRetriever, image_search_tool
-from PIL import Image
-from skimage.data import __path__ as photographs
+try:
+    from llama_index.core.agent.workflow import FunctionAgent
+    from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
+    from llama_index.core.llms import MockFunctionCallingLLM
+    from llama_index.retrievers.genmm import GenerativeMMRetriever, image_search_tool
+    from PIL import Image
+    from skimage.data import __path__ as photographs
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: pip install ./integrations/llama-index-retrievers-genmm") from error
 
 
 def script(messages: list[ChatMessage], **_: Any) -> ChatMessage:

@@ -12,14 +12,17 @@ import argparse
 import base64
 import io
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.messages.content import create_text_block
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
-from langchain_genmm import GenerativeMMRetriever, documents_to_content_blocks
-from PIL import Image
-from skimage.data import __path__ as photographs
+try:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+    from langchain_core.messages.content import create_text_block
+    from langchain_core.output_parsers import StrOutputParser
+    from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
+    from langchain_genmm import GenerativeMMRetriever, documents_to_content_blocks
+    from PIL import Image
+    from skimage.data import __path__ as photographs
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: pip install ./integrations/langchain-genmm") from error
 
 
 def prompt(given: dict) -> list[BaseMessage]:

@@ -12,12 +12,15 @@ import argparse
 from importlib import import_module
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ImageBlock
-from llama_index.core.llms.mock import MockLLM
-from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.retrievers.genmm import GenerativeMMRetriever
-from PIL import Image
-from skimage.data import __path__ as photographs
+try:
+    from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ImageBlock
+    from llama_index.core.llms.mock import MockLLM
+    from llama_index.core.query_engine import RetrieverQueryEngine
+    from llama_index.retrievers.genmm import GenerativeMMRetriever
+    from PIL import Image
+    from skimage.data import __path__ as photographs
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: pip install ./integrations/llama-index-retrievers-genmm") from error
 
 
 class Scripted(MockLLM):

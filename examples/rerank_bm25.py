@@ -9,10 +9,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import bm25s
-from skimage.data import __path__ as photographs
+try:
+    import bm25s
+    from skimage.data import __path__ as photographs
 
-from genmm_retriever import GenerativeMMReranker, Item
+    from genmm_retriever import GenerativeMMReranker, Item
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: pip install bm25s") from error
 
 # What one finds beside photographs: more about the day than about what can be seen.
 NOTES = {

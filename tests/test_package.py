@@ -30,6 +30,7 @@ ALONG = {
     "pydantic_core": "pydantic",
     "starlette": "fastapi",
     "mcp_types": "mcp",
+    "anyio": "mcp",
 }
 
 
@@ -117,3 +118,29 @@ def test_readme_has_the_commands_that_ci_runs():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
     assert 'pip install ".[builtin]" && genmm demo' in readme
     assert 'pip install ".[builtin,test]" && pytest' in readme
+
+
+@pytest.mark.skipif(not (REPOSITORY / "README.md").is_file(), reason="needs the repository")
+def test_every_readme_installs_from_the_checkout():
+    found = [REPOSITORY / "README.md", REPOSITORY / "examples" / "README.md"]
+    found += (REPOSITORY / "integrations").glob("*/README.md")
+    assert len(found) == 4
+    for path in found:
+        text = path.read_text(encoding="utf-8")
+        assert 'pip install ".[builtin]"' in text
+        assert "genmm-retriever[" not in text, f"{path}: the packages are on no index"
+
+
+@pytest.mark.skipif(not (REPOSITORY / "README.md").is_file(), reason="needs the repository")
+def test_the_readme_has_the_limits_of_k():
+    from genmm_retriever.checks import MAX_K
+
+    pytest.importorskip("fastapi")
+    pytest.importorskip("mcp")
+    from genmm_retriever.serving import mcp_server
+    from genmm_retriever.serving.http import requests
+
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert f"at most {MAX_K:,} in Python and on the command line" in readme
+    assert f"{requests.MAX_K:,} over HTTP and {mcp_server.MAX_K:,} over MCP" in readme
+    assert f"{requests.MAX_SOURCES} for answers" in readme

@@ -60,9 +60,36 @@ def test_a_text_that_is_an_address_is_not_fetched():
     assert one.item.kind == "text"
 
 
+def test_an_address_that_ends_like_a_picture_stays_as_it_is(tmp_path):
+    addresses = ["http://127.0.0.1:1/x.jpg", "https://a.org/y.PNG?w=1", f"file://{tmp_path}/z.png"]
+    given = read_candidates(addresses)
+    assert [one.item.image for one in given] == [one.item.id for one in given] == addresses
+
+
+def test_a_path_that_is_there_is_no_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("x.svg", "t.txt"):
+        (tmp_path / name).write_text("x")
+        with pytest.raises(InputError, match=rf"candidate 1, '{name}', names a file .*Item.*Path"):
+            read_candidates(["a", name])
+    with pytest.raises(InputError, match=r"'photos', names a folder .*Item\(id=..., text=...\)"):
+        read_candidates(["photos"])
+    (item, path, absent, long) = read_candidates(
+        [Item(id="1", text="photos"), tmp_path / "t.txt", "u.txt", "x" * 10_000]
+    )
+    assert [one.item.kind for one in (item, path, absent, long)] == [
+        "text",
+        "image",
+        "text",
+        "text",
+    ]
+
+
 @pytest.mark.parametrize(
     ("candidates", "named"),
     [
+        ([("id1", "text")], r"score of candidate 0 is 'text' .*Item\(id=, text=\)"),
         ("one.png", "give a list"),
         (Item(id="1", text="t"), "give a list"),
         ([3], "candidate 0 is of type int"),

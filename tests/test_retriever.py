@@ -630,9 +630,9 @@ def test_bad_arguments(retriever, tmp_path):
     [
         ("x", {"k": 2.5}, "k is 2.5"),
         ("x", {"k": "3"}, "k is '3'"),
-        ("x", {"kind": "video"}, "`kind`"),
-        (Query(text="x"), {"kind": "video"}, "`kind`"),
-        ("x", {"filters": {"a": {"b": 1}}}, "`filters.a"),
+        ("x", {"kind": "video"}, "kind is 'video'"),
+        (Query(text="x"), {"kind": "video"}, "kind is 'video'"),
+        ("x", {"filters": {"a": {"b": 1}}}, "the filter 'a'"),
         (5, {}, "type int"),
         ("x" * 10_001, {}, "at most 10,000 characters"),
     ],
@@ -1091,3 +1091,8 @@ async def test_other_work_is_done_where_questions_are_answered(shared, tiny_buil
             await found.acompute(lambda: 1 / 0)
     with pytest.raises(IndexStateError, match="closed"):
         await found.acompute(lambda: 7)
+
+
+def test_the_letters_of_a_single_query_are_not_asked(retriever):
+    with pytest.raises(QueryError, match="a single one"):
+        retriever.retrieve_batch("a dog")

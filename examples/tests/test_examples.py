@@ -78,7 +78,27 @@ SHOWN = {
     "name", [*SHOWN, "ask.py", "filters.py", "query_adapters.py", "rerank_bm25.py"]
 )
 def test_examples_are_short(name: str) -> None:
-    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 70
+    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 75
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "mend"),
+    [
+        *((name, modules[0], "integrations") for name, modules in SHOWN.items()),
+        ("agent_langgraph.py", "langgraph", "langgraph"),
+        ("rerank_bm25.py", "bm25s", "pip install bm25s"),
+    ],
+)
+def test_what_is_not_installed_is_named_on_one_line(name: str, module: str, mend: str) -> None:
+    hidden = f"import runpy, sys; sys.modules[{module!r}] = None; runpy.run_path({name!r})"
+    command = [sys.executable, "-c", hidden]
+    ended = subprocess.run(
+        command, cwd=EXAMPLES, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 1
+    assert "pip install" in ended.stderr
+    assert mend in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
 
 
 @needs_builtin

@@ -6,13 +6,14 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from genmm_retriever.corpus.images import IMAGE_SUFFIXES
-from genmm_retriever.corpus.references import image_reference
+from genmm_retriever.corpus.references import image_reference, is_uri, local_path
 from genmm_retriever.errors import InputError, first_problem
 from genmm_retriever.schema import Evidence, Hit, Item
 
@@ -80,9 +81,14 @@ def _unscored(place: int, candidate: Candidate) -> Given:
     fields: dict[str, Any]
     if isinstance(candidate, bytes):
         fields = {"id": str(place), "image": candidate}
-    elif isinstance(candidate, os.PathLike) or _names_picture(candidate):
+    elif isinstance(candidate, os.PathLike):
         fields = {"id": os.fspath(candidate), "image": image_reference(Path(candidate))}
+    elif isinstance(candidate, str) and _names_picture(candidate):
+        # An address stays as it is: as a path its slashes would be folded.
+        image = candidate if is_uri(candidate) else image_reference(Path(candidate))
+        fields = {"id": candidate, "image": image}
     elif isinstance(candidate, str):
+        _check_text(place, candidate)
         fields = {"id": str(place), "text": candidate}
     else:
         raise InputError(
@@ -101,12 +107,30 @@ def _number(place: int, score: object) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"the score of candidate {place} is {score!r}", "give a finite number")
+        hint = "give a finite number"
+        if isinstance(score, str):
+            hint = "a tuple is a candidate and its score; an id and a text are an Item(id=, text=)"
+        raise InputError(f"the score of candidate {place} is {score!r}", hint)
     return value
 
 
-def _names_picture(candidate: object) -> bool:
+def _names_picture(candidate: str) -> bool:
     """Whether a `str` ends like a picture's file; a sentence may, if there is no such file."""
-    if not isinstance(candidate, str) or Path(candidate).suffix.lower() not in IMAGE_SUFFIXES:
+    address = is_uri(candidate) and local_path(candidate) is None
+    name = urlsplit(candidate).path if address else candidate
+    if PurePath(name).suffix.lower() not in IMAGE_SUFFIXES:
         return False
     return not any(map(str.isspace, candidate)) or os.path.isfile(candidate)  # noqa: PTH113
+
+
+def _check_text(place: int, text: str) -> None:
+    """Refuse what names a file or folder and no picture: its letters would be judged."""
+    # Not by `Path.exists`, which raises where a text is too long for a name.
+    if not os.path.exists(text):  # noqa: PTH110
+        return
+    folder = os.path.isdir(text)  # noqa: PTH112
+    what = "a folder" if folder else "a file that is not called like a picture"
+    raise InputError(
+        f"candidate {place}, {text!r}, names {what}",
+        "say Item(id=..., text=...) if it is a text, pathlib.Path(...) if it is a picture",
+    )

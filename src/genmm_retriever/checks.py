@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from reprlib import repr as shortened
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -44,7 +45,59 @@ def as_query(
     try:
         return Query.model_validate(changes)
     except ValidationError as error:
-        raise QueryError(f"the query cannot be asked: {first_problem(error)}") from error
+        raise _refused(changes, error) from error
+
+
+def as_queries(queries: Iterable[str | Query]) -> list[Query]:
+    """Whole queries of those that a caller gave.
+
+    Raises:
+        QueryError: If it is a single one, whose letters would be asked, or as `as_query`.
+    """
+    if isinstance(queries, (str, Query)):
+        raise QueryError("the queries are a single one", "give a list of queries")
+    return [as_query(query) for query in queries]
+
+
+def joined_filters(*given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The filters of several givers together; of two on the same field, the last one's holds.
+
+    Raises:
+        QueryError: If some are no mapping.
+
+    Examples:
+        >>> joined_filters({"year": 2012, "kind": "a"}, None, {"year": 2013})
+        {'year': 2013, 'kind': 'a'}
+    """
+    joined: dict[str, Any] = {}
+    for filters in given:
+        if filters is None:
+            continue
+        if not isinstance(filters, Mapping):
+            raise _no_filters(filters)
+        joined.update(filters)
+    return joined
+
+
+def _no_filters(given: object) -> QueryError:
+    hint = 'give fields with a value or a list of values, such as {"year": [2012, 2013]}'
+    return QueryError(f"filters is {shortened(given)}", hint)
+
+
+def _refused(given: Mapping[str, Any], error: ValidationError) -> QueryError:
+    """What is wrong with a query, in words of whoever asks it."""
+    place = error.errors()[0]["loc"]
+    value = given.get(str(place[0])) if place else None
+    if place[:1] == ("kind",):
+        return QueryError(f"kind is {value!r}", "use 'image' or 'text'")
+    if place[:1] == ("filters",) and not isinstance(value, dict):
+        return _no_filters(value)
+    if place[:1] == ("filters",) and value and isinstance(place[1], str):
+        return QueryError(
+            f"the filter {place[1]!r} is {shortened(value[place[1]])}",
+            "give a text, a number, true or false, or a list of such, one of which must hold",
+        )
+    return QueryError(f"the query cannot be asked: {first_problem(error)}")
 
 
 def check_options(

@@ -102,11 +102,13 @@ class GenerativeMMReranker:
         Args:
             query: Words, or a whole `Query`, whose filters, kind and ids do not matter here;
                 None for a picture alone.
-            candidates: Items, hits, paths of pictures, encoded pictures, or texts, each alone
-                or with the score that a retriever gave it, higher for better. A `str` is a
-                picture if it ends like one (`"a.jpg"`), otherwise a text; with texts of
-                strangers say `Item(id=..., text=...)`. Those that are no items get an id: a
-                path itself, a text or bytes their place from 0.
+            candidates: Items, hits, paths or addresses of pictures, encoded pictures, or texts,
+                each alone or with the score that a retriever gave it, higher for better. A `str`
+                is a picture if it ends like one (`"a.jpg"`, `"https://example.org/a.jpg"`),
+                otherwise a text, but that of a file or folder that is there is refused; with
+                texts of strangers say `Item(id=..., text=...)`. A `Path` is a picture whatever
+                it ends in. Those that are no items get an id: a path or address itself, a text
+                or bytes their place from 0.
             k: Hits; None for all candidates.
             image: A query picture, beside words or instead of them.
 

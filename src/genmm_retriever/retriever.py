@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from genmm_retriever.checks import VERIFIERS, as_query, check_options, checked_k, checked_verify
+from genmm_retriever.checks import (
+    VERIFIERS,
+    as_queries,
+    as_query,
+    check_options,
+    checked_k,
+    checked_verify,
+)
 from genmm_retriever.coalescing import Coalescer
 from genmm_retriever.corpus.readers import Source, read_sources
 from genmm_retriever.corpus.store import IndexReader, IndexSettings, IndexWriter, check_place
@@ -329,7 +336,7 @@ class GenerativeMMRetriever:
         """Answer several queries in one decode; see `retrieve`."""
         from genmm_retriever.asking import Trace
 
-        asked = [as_query(query) for query in queries]
+        asked = as_queries(queries)
         k = self.k if k is None else checked_k(k)
         verify = self.verify if verify is None else checked_verify(verify)
         if not asked:

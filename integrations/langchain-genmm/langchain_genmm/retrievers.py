@@ -16,8 +16,7 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
 
-from genmm_retriever.checks import as_query
-from genmm_retriever.errors import QueryError
+from genmm_retriever.checks import as_query, checked_k, joined_filters
 from genmm_retriever.schema import Hit, Item, Kind, Query, Scalar
 from langchain_genmm.documents import hit_to_document
 
@@ -195,26 +194,17 @@ class GenerativeMMRetriever(BaseRetriever):
         filters: Filters | None,
         kind: Kind | None,
     ) -> Query:
-        if isinstance(query, Query):
-            # From `GenmmQueryAdapter`, in front of this in a chain.
-            own = {**(self.filters or {}), **query.filters, **(filters or {})}
-            return as_query(
-                query, image=_picture(image), filters=own, kind=kind or query.kind or self.kind
-            )
-        text = query.strip()
-        if not text and image is None:
-            raise QueryError("the query is empty", "give words, image=..., or both")
-        return Query(
-            text=text or None,
+        # A whole query is of `GenmmQueryAdapter`, in front of this in a chain.
+        own, said = (query.filters, query.kind) if isinstance(query, Query) else (None, None)
+        return as_query(
+            (query.strip() or None) if isinstance(query, str) else query,
             image=_picture(image),
-            filters={**(self.filters or {}), **(filters or {})},
-            kind=kind or self.kind,
+            filters=joined_filters(self.filters, own, filters),
+            kind=kind or said or self.kind,
         )
 
     def _options(self, k: int | None, verify: Verify | None) -> dict[str, Any]:
-        if k is not None and k < 1:
-            raise QueryError(f"k is {k}", "ask for at least one document")
-        return {"k": self.k if k is None else k, "verify": verify or self.verify}
+        return {"k": self.k if k is None else checked_k(k), "verify": verify or self.verify}
 
 
 def _picture(image: ImageSource | None) -> str | bytes | None:

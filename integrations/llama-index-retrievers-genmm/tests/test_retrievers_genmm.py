@@ -300,3 +300,28 @@ def test_k_is_called_similarity_top_k_here(items: list[Item], tmp_path: Path) ->
     ):
         with pytest.raises(InputError, match=r"k is not asked here .*similarity_top_k=3"):
             make()
+
+
+@pytest.mark.parametrize("value", ["x", 0, 10_001, 1.5, None])
+def test_similarity_top_k_is_checked(core: KeywordCore, value: Any) -> None:
+    with pytest.raises(InputError, match=r"similarity_top_k is .* from 1 to 10000"):
+        GenerativeMMRetriever(core, similarity_top_k=value)
+
+
+def test_filters_that_are_none_are_one_clear_error(core: KeywordCore) -> None:
+    with pytest.raises(QueryError, match=r"^filters is 'year=1' \(give fields"):
+        GenerativeMMRetriever(core, filters="year=1")  # type: ignore[arg-type]
+    nested = GenerativeMMRetriever(core, filters={"a": {"b": 1}})
+    for ask in (nested.retrieve, nested.text_retrieve):
+        with pytest.raises(QueryError, match=r"^the filter 'a' is {'b': 1} \(give"):
+            ask("a dog")
+
+
+async def test_the_letters_of_a_single_query_are_not_asked(
+    retriever: GenerativeMMRetriever,
+) -> None:
+    for query in ("a dog", QueryBundle("a dog")):
+        with pytest.raises(QueryError, match="the queries are a single one"):
+            retriever.retrieve_batch(query)  # type: ignore[arg-type]
+        with pytest.raises(QueryError, match="the queries are a single one"):
+            await retriever.aretrieve_batch(query)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from genmm_retriever.checks import as_query
+from genmm_retriever.checks import as_queries
 from genmm_retriever.models.base import Generator
 from genmm_retriever.schema import Query, QueryStep
 
@@ -56,7 +56,7 @@ class QueryAdapter(ABC):
 
     def adapt_all(self, queries: Sequence[str | Query]) -> list[Query]:
         """As `adapt`, for several queries in one batch."""
-        asked = [as_query(query) for query in queries]
+        asked = as_queries(queries)
         places = [place for place, query in enumerate(asked) if self.applies(query)]
         if places:
             drafts = self.drafts([asked[place] for place in places])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from genmm_retriever.checks import as_query, checked_k
+from genmm_retriever.checks import as_queries, checked_k
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts import describe_prompt
 from genmm_retriever.describing.prompts.queries import back_prompt, imagine_prompt, reverse_prompt
@@ -78,7 +78,7 @@ class ConsistentRetriever(WrappedRetriever):
     ) -> Searched:
         """As `retrieve_batch`, with the timings and candidates of this call."""
         most = self.k if k is None else checked_k(k)
-        asked = [as_query(query) for query in queries]
+        asked = as_queries(queries)
         found = look_up(self.retriever, asked, k=self._deep(asked, most), verify=verify)
         start = time.perf_counter()
         hits = [self._checked(*pair, most) for pair in zip(asked, found.hits, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from genmm_retriever.checks import as_query
+from genmm_retriever.checks import as_queries
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.queries import expand_prompt, imagine_prompt
 from genmm_retriever.errors import InputError
@@ -46,7 +46,7 @@ class QueryExpander:
 
     def expand_all(self, queries: Sequence[str | Query]) -> list[list[Query]]:
         """As `expand`, for several queries in one batch."""
-        asked = [as_query(query) for query in queries]
+        asked = as_queries(queries)
         found = [[query] for query in asked]
         places = [i for i, query in enumerate(asked) if query.text and query.image is None]
         if places:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from genmm_retriever.checks import MAX_ROUNDS, as_query, checked_k
+from genmm_retriever.checks import MAX_ROUNDS, as_queries, checked_k
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import searched_for
@@ -98,7 +98,7 @@ class ReasoningRetriever(WrappedRetriever):
         The rounds of several queries are run together.
         """
         most = self.k if k is None else checked_k(k)
-        searches = [_Search(as_query(query)) for query in queries]
+        searches = [_Search(query) for query in as_queries(queries)]
         depth = max(most, self.shown, 2)
         timings: list[dict[str, float]] = []
         for number in range(self.rounds):

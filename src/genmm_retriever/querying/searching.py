@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from genmm_retriever.checks import as_query, checked_k
+from genmm_retriever.checks import as_queries, checked_k
 from genmm_retriever.errors import InputError
 from genmm_retriever.querying.adapters import QueryAdapter
 from genmm_retriever.querying.computing import Searched, Searcher, holding, look_up, off_loop
@@ -55,7 +55,7 @@ class AdaptedRetriever(WrappedRetriever):
         """As `retrieve_batch`, with the timings and candidates of this call."""
         most = self.k if k is None else checked_k(k)
         start = time.perf_counter()
-        forms = self.forms([as_query(query) for query in queries])
+        forms = self.forms(as_queries(queries))
         spent = {"adapt": time.perf_counter() - start}
         flat = [form for some in forms for form in some]
         found = look_up(self.retriever, flat, k=k, verify=verify)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextvars
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
-from typing_extensions import Self
 
 if TYPE_CHECKING:
     from mcp.shared._stream_protocols import ReadStream, WriteStream
     from mcp.shared.message import SessionMessage
+
+
+StreamT = TypeVar("StreamT", bound="_Stream")
 
 
 class Calls:
@@ -54,7 +56,7 @@ class _Stream:
     async def aclose(self) -> None:
         await self._inner.aclose()
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self: StreamT) -> StreamT:
         return self
 
     async def __aexit__(
@@ -97,7 +99,7 @@ class Reading(_Stream):
             self._calls.read(item.message)
         return item
 
-    def __aiter__(self) -> Self:
+    def __aiter__(self) -> Reading:
         return self
 
     async def __anext__(self) -> SessionMessage | Exception:

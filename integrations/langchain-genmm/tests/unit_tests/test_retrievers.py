@@ -211,3 +211,25 @@ def test_missing_index_is_named(tmp_path: Path) -> None:
     pytest.importorskip("genmm_retriever.retriever", reason="the core class is not there")
     with pytest.raises(IndexNotFoundError, match="nowhere"):
         GenerativeMMRetriever.from_index(tmp_path / "nowhere", k=3)
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "told"),
+    [
+        (None, {}, "the query is empty"),
+        (5, {}, "a query of type int .give a str or a Query"),
+        ({"query": "a dog"}, {}, "a query of type dict .give a str or a Query"),
+        ("a dog", {"k": "x"}, "k is 'x' .give a whole number"),
+        ("a dog", {"filters": [1]}, r"filters is \[1\] .give fields"),
+        ("a dog", {"filters": "year"}, "filters is 'year' .give fields"),
+        ("a dog", {"filters": {"a": {"b": 1}}}, "the filter 'a' is {'b': 1} .give"),
+        ("a dog", {"kind": "video"}, "kind is 'video' .use"),
+    ],
+)
+async def test_bad_input_is_one_clear_error(
+    retriever: GenerativeMMRetriever, query: Any, options: Any, told: str
+) -> None:
+    with pytest.raises(QueryError, match=f"^{told}"):
+        retriever.invoke(query, **options)
+    with pytest.raises(QueryError, match=f"^{told}"):
+        await retriever.ainvoke(query, **options)

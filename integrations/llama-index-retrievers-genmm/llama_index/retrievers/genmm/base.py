@@ -19,6 +19,7 @@ from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, Query
 from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
+from genmm_retriever.checks import MAX_K
 from genmm_retriever.errors import InputError, QueryError, StorageError
 from genmm_retriever.schema import Hit, Item, Kind, Query
 from llama_index.retrievers.genmm.filters import to_conditions
@@ -75,7 +76,7 @@ class GenerativeMMRetriever(MultiModalRetriever):
         verbose: As in every LlamaIndex retriever.
 
     Raises:
-        InputError: If `similarity_top_k` is below 1, or a filter or `node_type` is unknown.
+        InputError: If `similarity_top_k` is out of range, or a filter or `node_type` is unknown.
 
     Examples:
         >>> retriever = GenerativeMMRetriever.from_images("photos")  # doctest: +SKIP
@@ -123,8 +124,10 @@ class GenerativeMMRetriever(MultiModalRetriever):
 
     @similarity_top_k.setter
     def similarity_top_k(self, value: int) -> None:
-        if value < 1:
-            raise InputError(f"similarity_top_k is {value}", "ask for at least one node")
+        if not isinstance(value, int) or not 1 <= value <= MAX_K:
+            raise InputError(
+                f"similarity_top_k is {value!r}", f"give a whole number from 1 to {MAX_K}"
+            )
         self._similarity_top_k = value
 
     @classmethod
@@ -312,9 +315,9 @@ class GenerativeMMRetriever(MultiModalRetriever):
             A list of nodes for each query.
 
         Raises:
-            QueryError: If a query is empty.
+            QueryError: If a query is empty, or there is a single one instead of a list.
         """
-        asked = [_bundle(query) for query in queries]
+        asked = _bundles(queries)
         for bundle in asked:
             dispatcher.event(RetrievalStartEvent(str_or_query_bundle=bundle))
         found = self.core.retrieve_batch(
@@ -329,7 +332,7 @@ class GenerativeMMRetriever(MultiModalRetriever):
 
     async def aretrieve_batch(self, queries: Sequence[QueryType]) -> list[list[NodeWithScore]]:
         """As `retrieve_batch`; the core answers those together that wait at the same time."""
-        return list(await asyncio.gather(*(self.aretrieve(_bundle(query)) for query in queries)))
+        return list(await asyncio.gather(*(self.aretrieve(bundle) for bundle in _bundles(queries))))
 
     # What LlamaIndex calls. Those with a query of any form emit the retrieval events, except
     # for `retrieve` and `aretrieve` of the base class, which do so themselves.
@@ -413,6 +416,12 @@ class GenerativeMMRetriever(MultiModalRetriever):
 
 def _bundle(query: QueryType) -> QueryBundle:
     return QueryBundle(query) if isinstance(query, str) else query
+
+
+def _bundles(queries: Sequence[QueryType]) -> list[QueryBundle]:
+    if isinstance(queries, (str, QueryBundle)):
+        raise QueryError("the queries are a single one", "give a list of queries")
+    return [_bundle(query) for query in queries]
 
 
 def _refuse_k(options: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
+from genmm_retriever.checks import joined_filters
 from genmm_retriever.errors import QueryError
 from genmm_retriever.schema import Scalar
 
@@ -39,10 +40,8 @@ def to_conditions(filters: MetadataFilters | Mapping[str, Any] | None) -> Condit
         >>> to_conditions(MetadataFilters(filters=[MetadataFilter(key="year", value=2013)]))
         {'year': 2013}
     """
-    if filters is None:
-        return {}
     if not isinstance(filters, MetadataFilters):
-        return dict(filters)
+        return joined_filters(filters)
     conditions: Conditions = {}
     for part in filters.filters:
         several = len(filters.filters) > 1

@@ -9,6 +9,7 @@ from dataclasses_json import config
 from llama_index.core.schema import QueryBundle
 from typing_extensions import Self
 
+from genmm_retriever.checks import as_query
 from genmm_retriever.errors import QueryError
 from genmm_retriever.schema import Kind, Query
 from llama_index.retrievers.genmm.filters import Conditions
@@ -86,7 +87,7 @@ def to_query(bundle: QueryBundle, kind: Kind | None, conditions: Conditions) -> 
     text = _words(bundle)
     if not text and not bundle.image_path:
         raise QueryError("the query is empty", "give words, a picture (image_path), or both")
-    return Query(text=text or None, image=bundle.image_path or None, filters=conditions, kind=kind)
+    return as_query(text or None, image=bundle.image_path or None, filters=conditions, kind=kind)
 
 
 def words_alone(bundle: QueryBundle, kind: Kind, conditions: Conditions) -> Query:
@@ -96,7 +97,7 @@ def words_alone(bundle: QueryBundle, kind: Kind, conditions: Conditions) -> Quer
     if not text:
         raise QueryError("the query is empty", "give words")
     if made is None:
-        return Query(text=text, filters=conditions, kind=kind)
+        return as_query(text, filters=conditions, kind=kind)
     return to_query(bundle, kind, conditions).model_copy(update={"image": None, "kind": kind})
 
 
