@@ -48,7 +48,8 @@ class StrictTool(Tool):
         assert isinstance(tool, cls)
         known = tool.fn_metadata.arg_model
         # `filter` for `filters` would find what was not asked for, and nobody would know.
-        strict = type(known.__name__, (known,), {"model_config": ConfigDict(extra="forbid")})
+        forbid = {"model_config": ConfigDict(extra="forbid")}
+        strict: Any = type(known.__name__, (known,), forbid)
         tool.fn_metadata.arg_model = strict
         tool.parameters = strict.model_json_schema(by_alias=True)
         return tool
