@@ -120,7 +120,7 @@ async def test_pictures(server):
         ("search_images", {"query": "x", "filters": {"a": {"b": 1}}}, "filters"),
         ("search_images", {"query": "x", "adapt": ["rewrit"]}, "rewrit"),
         ("search_images", {"query": "x", "adapt": ["expand:9"]}, "expand:9"),
-        ("search_images", {"query": "x", "adapt": ["rewrite"] * 6}, "adapt"),
+        ("search_images", {"query": "x", "adapt": ["rewrite"] * 7}, "adapt"),
         ("ask", {"question": " "}, "query"),
         ("ask", {"question": "x", "k": 21}, "k"),
         ("ask", {"question": "x", "adapt": ["answer"]}, "answer"),
