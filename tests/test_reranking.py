@@ -60,10 +60,14 @@ def test_a_text_that_is_an_address_is_not_fetched():
     assert one.item.kind == "text"
 
 
-def test_an_address_that_ends_like_a_picture_stays_as_it_is(tmp_path):
-    addresses = ["http://127.0.0.1:1/x.jpg", "https://a.org/y.PNG?w=1", f"file://{tmp_path}/z.png"]
-    given = read_candidates(addresses)
-    assert [one.item.image for one in given] == [one.item.id for one in given] == addresses
+def test_an_address_that_ends_like_a_picture_is_fetched_only_if_somebody_says_so(tmp_path):
+    for address in ("http://127.0.0.1:1/x.jpg", "https://a.org/y.PNG?w=1"):
+        with pytest.raises(InputError, match=r"candidate 0, '.*', is the address .*Item\(id="):
+            read_candidates([address])
+        [said] = read_candidates([Item(id="1", image=address)])
+        assert said.item.image == address
+    [file] = read_candidates([f"file://{tmp_path}/z.png"])
+    assert file.item.image == file.item.id == f"file://{tmp_path}/z.png"
 
 
 def test_a_path_that_is_there_is_no_text(tmp_path, monkeypatch):
@@ -73,10 +77,10 @@ def test_a_path_that_is_there_is_no_text(tmp_path, monkeypatch):
         (tmp_path / name).write_text("x")
         with pytest.raises(InputError, match=rf"candidate 1, '{name}', names a file .*Item.*Path"):
             read_candidates(["a", name])
-    with pytest.raises(InputError, match=r"'photos', names a folder .*Item\(id=..., text=...\)"):
-        read_candidates(["photos"])
+    with pytest.raises(InputError, match=r"'./photos', names a folder .*Item\(id=..., text=...\)"):
+        read_candidates(["./photos"])
     (item, path, absent, long) = read_candidates(
-        [Item(id="1", text="photos"), tmp_path / "t.txt", "u.txt", "x" * 10_000]
+        ["photos", tmp_path / "t.txt", "u.txt", "x" * 10_000]
     )
     assert [one.item.kind for one in (item, path, absent, long)] == [
         "text",

@@ -84,7 +84,13 @@ def _unscored(place: int, candidate: Candidate) -> Given:
     elif isinstance(candidate, os.PathLike):
         fields = {"id": os.fspath(candidate), "image": image_reference(Path(candidate))}
     elif isinstance(candidate, str) and _names_picture(candidate):
-        # An address stays as it is: as a path its slashes would be folded.
+        if _is_address(candidate):
+            # Texts of strangers may be addresses: nothing is fetched unless somebody says so.
+            raise InputError(
+                f"candidate {place}, {candidate!r}, is the address of a picture",
+                "say Item(id=..., image=...) to have it fetched, or Item(id=..., text=...)",
+            )
+        # A file's address stays as it is: as a path its slashes would be folded.
         image = candidate if is_uri(candidate) else image_reference(Path(candidate))
         fields = {"id": candidate, "image": image}
     elif isinstance(candidate, str):
@@ -116,17 +122,23 @@ def _number(place: int, score: object) -> float:
 
 def _names_picture(candidate: str) -> bool:
     """Whether a `str` ends like a picture's file; a sentence may, if there is no such file."""
-    address = is_uri(candidate) and local_path(candidate) is None
-    name = urlsplit(candidate).path if address else candidate
+    name = urlsplit(candidate).path if _is_address(candidate) else candidate
     if PurePath(name).suffix.lower() not in IMAGE_SUFFIXES:
         return False
     return not any(map(str.isspace, candidate)) or os.path.isfile(candidate)  # noqa: PTH113
 
 
+def _is_address(candidate: str) -> bool:
+    return is_uri(candidate) and local_path(candidate) is None
+
+
 def _check_text(place: int, text: str) -> None:
-    """Refuse what names a file or folder and no picture: its letters would be judged."""
+    """Refuse what names a file or folder and no picture: its letters would be judged.
+
+    A word without a dot or a slash is a word, whatever lies in the present folder.
+    """
     # Not by `Path.exists`, which raises where a text is too long for a name.
-    if not os.path.exists(text):  # noqa: PTH110
+    if not {".", "/", os.sep} & set(text) or not os.path.exists(text):  # noqa: PTH110
         return
     folder = os.path.isdir(text)  # noqa: PTH112
     what = "a folder" if folder else "a file that is not called like a picture"

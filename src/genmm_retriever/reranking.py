@@ -102,12 +102,12 @@ class GenerativeMMReranker:
         Args:
             query: Words, or a whole `Query`, whose filters, kind and ids do not matter here;
                 None for a picture alone.
-            candidates: Items, hits, paths or addresses of pictures, encoded pictures, or texts,
+            candidates: Items, hits, paths of pictures, encoded pictures, or texts,
                 each alone or with the score that a retriever gave it, higher for better. A `str`
-                is a picture if it ends like one (`"a.jpg"`, `"https://example.org/a.jpg"`),
-                otherwise a text, but that of a file or folder that is there is refused; with
+                is a picture if it ends like one (`"a.jpg"`), otherwise a text; the address of a
+                picture and the path of another file or folder that is there are refused, with
                 texts of strangers say `Item(id=..., text=...)`. A `Path` is a picture whatever
-                it ends in. Those that are no items get an id: a path or address itself, a text
+                it ends in. Those that are no items get an id: a path itself, a text
                 or bytes their place from 0.
             k: Hits; None for all candidates.
             image: A query picture, beside words or instead of them.
@@ -267,7 +267,7 @@ def _open(item: Item) -> Image.Image:
     except ImageError as error:
         raise ImageError(
             f"candidate {item.id!r}: {error.message}",
-            error.hint or "leave it out, or have it last by GenerativeMMReranker(strict=False)",
+            f"{error.hint or 'leave it out'}, or have it last: GenerativeMMReranker(strict=False)",
         ) from error
 
 

@@ -263,6 +263,8 @@ def load_builtin(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    # The composer that ships fits the heads that ship; another folder has its own, or none.
+    composer_file = (folder or ASSETS) / COMPOSER_FILE
     folder = folder or assembled_folder(progress=progress)
     with no_progress_bars():
         model: Any = AutoModelForImageTextToText.from_pretrained(
@@ -273,5 +275,5 @@ def load_builtin(
         )
     calibration = read_settings().get("calibration")
     dim = 2 * model.config.contrastive_dim
-    composer = load_composer(ASSETS / COMPOSER_FILE, dim)
+    composer = load_composer(composer_file, dim)
     return BuiltinMLLM(model.to(device), processor, calibration=calibration, composer=composer)
