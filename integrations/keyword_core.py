@@ -81,7 +81,7 @@ class KeywordCore:
         self.running = 0
         self.most_at_once = 0
         self.queries: list[Query] = []
-        self.verify: list[str | None] = []
+        self.verify_asked: list[str | None] = []
         self.closed = False
 
     def retrieve(
@@ -99,7 +99,7 @@ class KeywordCore:
             query = Query(text=query or None, image=image, filters=filters or {}, kind=kind)
         self.threads.add(threading.get_ident())
         self.queries.append(query)
-        self.verify.append(verify)
+        self.verify_asked.append(verify)
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         time.sleep(self.delay)

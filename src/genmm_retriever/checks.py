@@ -92,12 +92,23 @@ def _refused(given: Mapping[str, Any], error: ValidationError) -> QueryError:
         return QueryError(f"kind is {value!r}", "use 'image' or 'text'")
     if place[:1] == ("filters",) and not isinstance(value, dict):
         return _no_filters(value)
-    if place[:1] == ("filters",) and value and isinstance(place[1], str):
+    fields = value if isinstance(value, dict) else {}
+    name = next((name for name in fields if not _fits(fields[name])), None)
+    if name is not None:
         return QueryError(
-            f"the filter {place[1]!r} is {shortened(value[place[1]])}",
+            f"the filter {name!r} is {shortened(fields[name])}",
             "give a text, a number, true or false, or a list of such, one of which must hold",
         )
     return QueryError(f"the query cannot be asked: {first_problem(error)}")
+
+
+def _fits(value: object) -> bool:
+    """Whether it may be a filter's value."""
+    if isinstance(value, list):
+        return not any(isinstance(one, list) or not _fits(one) for one in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, (str, int))
 
 
 def check_options(

@@ -283,7 +283,7 @@ async def test_a_core_with_adapters_does_what_a_core_does(
     ] * 3
     assert retriever.retrieve_batch([]) == []
     assert all(asked.filters == {"tags": "drawn"} for asked in searcher.queries)
-    assert set(searcher.verify) == {"off"}
+    assert set(searcher.verify_asked) == {"off"}
     assert retriever.text_retrieve("coffee") == []
     assert ids(retriever.image_to_image_retrieve(cat))[0] == "cat.jpg"
     retriever.close()

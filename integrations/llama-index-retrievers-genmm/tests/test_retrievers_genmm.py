@@ -227,7 +227,7 @@ def test_verify_and_kind_reach_the_core(core: KeywordCore) -> None:
     nodes = retriever.retrieve("coffee")
     assert ids(nodes) == ["note-1", "note-2"]
     assert nodes[0].metadata["verification"] is None
-    assert core.verify == ["off"]
+    assert core.verify_asked == ["off"]
 
 
 @pytest.mark.parametrize(

@@ -267,10 +267,10 @@ async def test_a_core_with_adapters_does_what_a_core_does(
     assert len(await retriever.ainvoke(WORDY, k=2)) == len(retriever.invoke(WORDY, k=2)) == 2
     for batch in (retriever.batch([WORDY] * 4), await retriever.abatch([WORDY] * 4)):
         assert [ids(found) for found in batch] == [ids(documents)] * 4
-    assert set(searcher.verify) == {"off"}
+    assert set(searcher.verify_asked) == {"off"}
     assert all(asked.filters == {"tags": "drawn"} for asked in searcher.queries)
     retriever.invoke(WORDY, verify="likelihood", filters={"year": 2010})
-    assert searcher.verify[-1] == "likelihood"
+    assert searcher.verify_asked[-1] == "likelihood"
     assert searcher.queries[-1].filters == {"tags": "drawn", "year": 2010}
     assert ids(retriever.invoke("", image=cat))[0] == "cat.jpg"
     assert retriever.invoke("coffee", kind="text") == []

@@ -135,7 +135,7 @@ def test_verification_can_be_switched_off(core: KeywordCore) -> None:
     retriever = GenerativeMMRetriever(core=core, verify="off")
     assert retriever.invoke("coffee")[0].metadata["verification"] is None
     assert retriever.invoke("coffee", verify="likelihood")[0].metadata["verification"] == 1.0
-    assert core.verify == ["off", "likelihood"]
+    assert core.verify_asked == ["off", "likelihood"]
 
 
 async def test_eight_at_once_are_answered_together_and_leave_the_loop_free(
