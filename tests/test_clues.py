@@ -212,7 +212,7 @@ def test_a_long_text_is_found_by_any_part_of_it(retriever):
 
 
 def test_the_passage_is_verified_not_the_whole_text(retriever, monkeypatch):
-    asker = retriever._current()
+    asker = retriever._current([])
     seen = []
     real = asker.verifier.verify_all
     monkeypatch.setattr(
