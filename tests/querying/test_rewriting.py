@@ -123,6 +123,11 @@ def test_the_builtin_model_keeps_the_clauses_that_describe():
             "Hello! Could you please find me the picture of a dog with a ball? Thanks a lot!",
             "a dog with a ball",
         ),
+        # Clauses that tell nothing go, also where but one is left.
+        (
+            "Hi there, sorry to bother you. What I need is this: A dog with a red ball. Thanks.",
+            "A dog with a red ball",
+        ),
         # A part that speaks of nobody stays, however little it is like a caption.
         (
             "I would like you to find me a photo of a brown dog, a red ball, and some snow",

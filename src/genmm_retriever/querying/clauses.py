@@ -78,8 +78,10 @@ def describing_clauses(model: Any, texts: Sequence[str]) -> list[Described]:
         if len(whole) == 1 and share_kept(text, " ".join(kept)) < LEAST_KEPT:
             kept = some
         rest = [part for part in some if part not in kept]
-        cut = [trimmed(part) for part in kept]
-        found.append(Described(", ".join(cut) if rest or cut != kept else text, rest, seconds))
+        # Among clauses the choice is enough: trimmed, those of people who tell would lose words.
+        cut = ", ".join(map(trimmed, kept) if len(whole) == 1 else kept)
+        changed = words(cut) != words(text)
+        found.append(Described(cut if cut and changed else text, rest, seconds))
     return found
 
 
