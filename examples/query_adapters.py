@@ -15,7 +15,7 @@ from genmm_retriever import GenerativeMMRetriever, Query
 from genmm_retriever.models.loading import load_generator
 from genmm_retriever.querying import adapted
 
-WORDY = "Hello! I wonder if you could find me the picture of a cup of coffee on a table? Thanks!"
+WORDY = "Hello! I wonder if you could find me the picture of a cup of coffee? Thanks!"
 PICTURE = str(Path(photographs[0], "motorcycle_left.png"))
 ASKED = {
     "rewrite": Query(text=WORDY),
