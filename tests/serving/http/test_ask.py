@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
@@ -326,6 +327,33 @@ def test_a_writer_that_cannot_be_loaded_ends_the_service(built, tiny_builtin):
         assert ended.wait(30)
         assert client.get("/readyz").json() == {"status": "failed"}
     assert isinstance(app.state.service.engine.failure, errors.ModelNotFoundError)
+
+
+def test_what_is_loaded_is_told_before_it_is_ready_and_kept_from_the_collector(built, tiny_builtin):
+    from fastapi.testclient import TestClient
+
+    from genmm_retriever import GenerativeMMRetriever
+    from genmm_retriever.serving.http.app import create_app
+    from genmm_retriever.serving.http.server import keep_what_is_loaded
+
+    retriever = GenerativeMMRetriever.from_index(built, model=tiny_builtin)
+    app = create_app(retriever)
+    engine, seen = app.state.service.engine, []
+
+    def loaded():
+        keep_what_is_loaded()
+        seen.append((engine.state, gc.get_freeze_count() > 0))
+
+    engine.on_loaded = loaded
+    try:
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            for _ in range(600):
+                if client.get("/readyz").status_code == 200:
+                    break
+                time.sleep(0.05)
+    finally:
+        gc.unfreeze()
+    assert seen == [("loading", True)]
 
 
 def test_the_command_wants_a_key_before_it_serves(genmm, built, monkeypatch):

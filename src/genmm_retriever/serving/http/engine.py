@@ -50,6 +50,7 @@ class Engine:
         state: What it does now.
         failure: Why the model cannot be loaded, when `state` is `"failed"`.
         on_failure: Called then, from a thread.
+        on_loaded: Called when the model is loaded and warm, before it is ready; from a thread.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Engine:
         self.state: State = "loading"
         self.failure: Exception | None = None
         self.on_failure: Callable[[], None] = lambda: None
+        self.on_loaded: Callable[[], None] = lambda: None
         self._settings, self._metrics = settings, metrics
         self._load_writer = writer
         self._writer: Generator | None = None
@@ -225,6 +227,7 @@ class Engine:
                 # The trie is read now, so that nobody waits for it later.
                 with self._lock:
                     self.retriever.retrieve(_WARM_UP, k=1)
+            self.on_loaded()
         except Exception as error:
             self.failure, self.state = error, "failed"
             self.on_failure()
