@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sqlite3
 from pathlib import Path
 
 from genmm_retriever.corpus.store import files
-from genmm_retriever.corpus.store.manifest import Manifest, is_index_folder
+from genmm_retriever.corpus.store.manifest import Manifest, is_index_folder, work_meta
 from genmm_retriever.corpus.store.records import IndexSettings
 from genmm_retriever.errors import IndexNotFoundError, InputError
 
@@ -65,15 +64,9 @@ def _settings(folder: Path) -> IndexSettings | None:
         published = Manifest.read(folder).settings
     except IndexNotFoundError:
         published = None
-    work = folder / files.WORK
-    if not work.exists():
+    if not (folder / files.WORK).exists():
         return published
-    with contextlib.suppress(sqlite3.Error, ValueError):
-        # A running writer holds it, or the next one has to mend it first.
-        uri = work.absolute().as_uri() + "?mode=ro"
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.1)) as connection:
-            sql = "SELECT value FROM meta WHERE key = 'settings'"
-            (value,) = connection.execute(sql).fetchone() or (None,)
-            if value is not None:
-                return IndexSettings.model_validate_json(value)
+    with contextlib.suppress(ValueError):
+        if value := work_meta(folder).get("settings"):
+            return IndexSettings.model_validate_json(value)
     return None

@@ -189,18 +189,28 @@ def _was_published(folder: Path) -> bool:
     Work in progress puts files beside what is published before there is a manifest, so where
     there is some it is asked what it began with.
     """
-    work = folder / WORK
-    if not work.exists():
+    if not (folder / WORK).exists():
         kinds = (folder / kind for kind in (GENERATIONS, ARRAYS, FEATURES))
         return any(kind.is_dir() and any(kind.iterdir()) for kind in kinds)
+    meta = work_meta(folder)
+    return meta.get("base_generation", "0") != "0" and meta.get("fresh") != "1"
+
+
+def work_meta(folder: Path) -> dict[str, str]:
+    """What the work in progress of an index says of itself, without taking hold of it.
+
+    Nothing where there is none, where a running writer holds it, or where the next one has to
+    mend it first.
+    """
+    work = folder / WORK
+    if not work.exists():
+        return {}
     uri = work.absolute().as_uri() + "?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.1)) as connection:
-            meta = dict(connection.execute("SELECT key, value FROM meta"))
+            return dict(connection.execute("SELECT key, value FROM meta"))
     except sqlite3.Error:
-        # A running writer holds it, or the next one has to mend it first.
-        return False
-    return meta.get("base_generation", "0") != "0" and meta.get("fresh") != "1"
+        return {}
 
 
 def is_index_folder(folder: Path) -> bool:
