@@ -18,7 +18,8 @@ from . import (
     commands_train,
     commands_triplets,
 )
-from .console import INTERRUPTED, PROGRAM, OutputError, drop_output, fail, output
+from .console import PROGRAM, OutputError, drop_output, fail, output
+from .entry import INTERRUPTED
 
 app = typer.Typer(
     name=PROGRAM,

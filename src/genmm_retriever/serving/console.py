@@ -22,9 +22,9 @@ import typer
 from pydantic import ValidationError
 
 from ..errors import GenmmError, InputError, MissingExtraError, first_problem
+from .entry import INTERRUPTED
 
 PROGRAM = "genmm"
-INTERRUPTED = 130
 
 # Which extra brings a package that a command may find absent.
 _EXTRA_OF = {

@@ -23,7 +23,7 @@ from ..corpus.store import IndexReader
 from ..errors import GenmmError
 from ..retriever import GenerativeMMRetriever
 from ..schema import Query, Scalar
-from .console import INTERRUPTED
+from .entry import INTERRUPTED
 from .mcp_arguments import StrictTool, sayable
 from .mcp_results import (
     Answered,
