@@ -37,7 +37,7 @@ _NOTES = (
 def query_rewriting(options: Options) -> Measurement:
     """Wordy requests as they are, rewritten, and the bare captions inside them as the ceiling."""
     photos = dev_photos(options)
-    made = verbose_queries(photos, number=options.pick(250, QUICK_QUERIES), seed=options.seed)
+    made = verbose_queries(photos, number=options.pick(150, QUICK_QUERIES), seed=options.seed)
     ways = {PLAIN: (), REWRITTEN: ("rewrite",)}
     arms = _arms(options, photos, made, ways, twins=BARE)
     return _gain(arms, REWRITTEN, PLAIN, peers=[BARE])

@@ -44,7 +44,7 @@ def composed(options: Options) -> Measurement:
         photos = photos[:_QUICK_PHOTOS]
     model = models.load(options.model)
     features = captioned.grid_features([photo.image for photo in photos], model, options.cache)
-    number = QUICK_QUERIES if options.quick else None
+    number = options.pick(200, QUICK_QUERIES)
     made = composed_queries(photos, features, number=number, seed=options.seed)
     queries = queries_of(made.records)
     with open_photos(options, model, photos, queries) as retriever:
@@ -56,7 +56,7 @@ def composed_garments(options: Options) -> Measurement:
     path = None if options.clothing is None else options.clothing / "items.jsonl"
     if path is None or not path.is_file():
         raise Skipped("give --clothing DIR, a folder with items.jsonl and the pictures")
-    number = options.pick(300, QUICK_QUERIES)
+    number = options.pick(150, QUICK_QUERIES)
     made = garment_queries(read_garments(path), number=number, seed=options.seed)
     queries = queries_of(made.records)
     asked = {name for query in queries for name in query.relevant | {query.reference}}

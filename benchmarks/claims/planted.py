@@ -57,7 +57,7 @@ def planted_captions(options: Options) -> Measurement:
     photos = dev_photos(options)[: options.pick(0, _QUICK_TEXTS) or None]
     made = planted_items(photos, number=options.pick(100, 8), seed=options.seed)
     planted = {record["id"] for record in made.records if "metadata" in record}
-    queries, own = _asked(made.queries, planted, options.pick(100, QUICK_QUERIES // 2))
+    queries, own = _asked(made.queries, planted, options.pick(30, QUICK_QUERIES // 2))
     model = models.load(options.model)
     found: list[dict[str, Intrusion]] = []
     for lines in (made.records, made.twins):
