@@ -3,7 +3,11 @@
 Each query is asked twice: among all photos, and among all but its own. A score that knows is
 lower the second time; the area under the ROC curve says how well the first hit's probability tells
 the two apart over all queries. Further arms take the photo's nearest ones away as well, by the
-model's own vectors.
+model's own vectors, or ask among few photos instead of all.
+
+Photos of people and dogs resemble each other. Where each picture is one of its kind, as the photos
+of the knowledge task are, one a class, `abstention_classes` asks for them by the names of their
+classes, with and without the one that it is.
 
 **What bounds it.** Where the photo is not the first hit, taking it away leaves the first hit and
 its score as they were: such a query scores the same both times, and tells nothing. With R@1 as
@@ -18,7 +22,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,18 +31,29 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.claims.asking import QUICK_QUERIES, dev_photos, open_photos, queries_of
+from benchmarks.claims.asking import (
+    QUICK_QUERIES,
+    dev_photos,
+    open_items,
+    open_photos,
+    queries_of,
+)
 from benchmarks.corpora import captioned, models
 from benchmarks.corpora.composed import nearest_by_cosine
 from benchmarks.corpora.photos import Photo
 from benchmarks.corpora.removed import removed_queries
 from benchmarks.harness import Bar, Benchmark, Measurement, Options, Skipped
+from genmm_retriever.corpus.lines import iter_jsonl
 from genmm_retriever.evaluation.datasets import EvalQuery
 from genmm_retriever.models.base import DualEncoder
 from genmm_retriever.retriever import GenerativeMMRetriever
+from genmm_retriever.schema import Item, Query
+from genmm_retriever.training.clues import read_knowledge
 
 REMOVED = (0, 20, 50)
 """How many of a photo's nearest go with it, by arm."""
+FEW = (50, 100)
+"""Photos of small collections, the one that is asked for among them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class Firsts:
 def abstention(options: Options) -> Measurement:
     """Captions of photos that no other photo's caption repeats, with and without their photo."""
     photos = dev_photos(options)
-    made = removed_queries(photos, number=options.pick(250, QUICK_QUERIES), seed=options.seed)
+    made = removed_queries(photos, number=options.pick(200, QUICK_QUERIES), seed=options.seed)
     queries = queries_of(made.records)
     model = models.load(options.model)
     with open_photos(options, model, photos, queries) as retriever:
@@ -75,10 +90,45 @@ def abstention(options: Options) -> Measurement:
             )
             for count in REMOVED
         }
-    return _measured(kept, lost, len(held))
+        among_few = {}
+        for size in FEW:
+            few = _few(names, places, size, options.seed)
+            pairs = zip(few, places, strict=True)
+            rest = [_lacking(some, names[place]) for some, place in pairs]
+            among_few[size] = (
+                first_hits(retriever, queries, few),
+                first_hits(retriever, queries, rest),
+            )
+    return _measured(kept, lost, len(held), among_few)
 
 
-def _measured(kept: Firsts, lost: dict[int, Firsts], photos: int) -> Measurement:
+def abstention_classes(options: Options) -> Measurement:
+    """Names of classes, among photos of which one is of the class, or none."""
+    folder = options.knowledge
+    if folder is None or not (folder / "passages.jsonl").is_file():
+        raise Skipped("no knowledge base: give --knowledge DIR with queries.jsonl, passages.jsonl")
+    photos = [one for one in read_knowledge(folder / "queries.jsonl") if one.held_out]
+    photos = photos[: options.pick(len(photos), QUICK_QUERIES)]
+    titles = {line["id"]: line["title"] for _, line in iter_jsonl(folder / "passages.jsonl")}
+    queries = [
+        EvalQuery(one.id, Query(text=f"a photo of a {titles[one.passage_id]}"), frozenset([one.id]))
+        for one in photos
+    ]
+    items = [Item(id=one.id, image=str(one.image)) for one in photos]
+    names = [item.id for item in items]
+    with open_items(options, models.load(options.model), items, "classes") as retriever:
+        kept = first_hits(retriever, queries, [names] * len(queries))
+        lost = first_hits(retriever, queries, [_lacking(names, query.id) for query in queries])
+    return _measured(kept, {0: lost}, len(items))
+
+
+def _measured(
+    kept: Firsts,
+    lost: dict[int, Firsts],
+    photos: int,
+    among_few: Mapping[int, tuple[Firsts, Firsts]] | None = None,
+) -> Measurement:
+    few = {f"among {size} photos": _of_few(*both) for size, both in (among_few or {}).items()}
     areas = {count: area_interval(kept.scores, one.scores) for count, one in lost.items()}
     found = float(kept.right.mean())
     ceiling = 0.5 + found / 2
@@ -88,10 +138,12 @@ def _measured(kept: Firsts, lost: dict[int, Firsts], photos: int) -> Measurement
         peers={
             "what R@1 allows a score of the first hit": ceiling,
             **{f"{count} nearest gone too": areas[count][0] for count in lost if count},
+            **{name: one["area"][0] for name, one in few.items()},
         },
         details={
             "queries": len(kept.scores),
             "photos": photos,
+            **few,
             "nearest_removed": list(lost),
             **{f"area_{name}": list(values) for name, values in ends.items()},
             "recall@1": 100 * found,
@@ -112,6 +164,27 @@ def _measured(kept: Firsts, lost: dict[int, Firsts], photos: int) -> Measurement
             " without it",
         ],
     )
+
+
+def _of_few(kept: Firsts, lost: Firsts) -> dict[str, Any]:
+    return {
+        "area": list(area_interval(kept.scores, lost.scores)),
+        "recall@1": 100 * float(kept.right.mean()),
+    }
+
+
+def _few(names: Sequence[str], places: Sequence[int], size: int, seed: int) -> list[list[str]]:
+    """For each place its name among others drawn by chance, `size` in all."""
+    draw = np.random.default_rng(seed)
+    orders = [draw.permutation(len(names)).tolist() for _ in places]
+    return [
+        sorted([names[place], *[names[other] for other in order if other != place][: size - 1]])
+        for place, order in zip(places, orders, strict=True)
+    ]
+
+
+def _lacking(names: Sequence[str], gone: str) -> list[str]:
+    return [name for name in names if name != gone]
 
 
 def _arm(count: int) -> str:
@@ -209,5 +282,13 @@ BENCHMARKS = (
         "area",
         Bar(">=", 0.75),
         abstention,
+    ),
+    Benchmark(
+        "abstention_classes",
+        "names of classes with and without the one photo of the class: area under the ROC curve"
+        " of the first hit's verification",
+        "area",
+        Bar(">=", 0.75),
+        abstention_classes,
     ),
 )

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -108,7 +108,11 @@ def open_photos(
 
 
 def open_items(
-    options: Options, model: Any, items: Sequence[Item], name: str
+    options: Options,
+    model: Any,
+    items: Sequence[Item],
+    name: str,
+    identifiers: Literal["structured", "clue"] = "structured",
 ) -> GenerativeMMRetriever:
     """A retriever over items, whose index is built in the cache once a model.
 
@@ -116,14 +120,17 @@ def open_items(
         options: Name the cache.
         model: Builds and asks.
         items: What to index.
-        name: What they are, for the folder's name.
+        name: What they are, for the folder's name, which stands for their identifiers too.
+        identifiers: What is written of them.
     """
     digest = hashlib.sha256("\0".join(map(_told, items)).encode("utf-8", "surrogatepass"))
     folder = f"{name}-{len(items)}-{digest.hexdigest()[:12]}-{model.fingerprint[-16:]}"
     path = options.cache / "asked" / folder
     if not (path / "manifest.json").is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        GenerativeMMRetriever.from_images(list(items), path=path, model=model).close()
+        GenerativeMMRetriever.from_images(
+            list(items), path=path, model=model, identifiers=identifiers
+        ).close()
     return GenerativeMMRetriever.from_index(path, model=model)
 
 

@@ -8,7 +8,15 @@ import json
 
 import numpy as np
 import pytest
-from benchmarks.claims import BENCHMARKS, abstention, adapters, asking, composed, planted
+from benchmarks.claims import (
+    BENCHMARKS,
+    abstention,
+    adapters,
+    asking,
+    composed,
+    planted,
+    resolving,
+)
 from benchmarks.corpora.photos import Made
 from benchmarks.harness import Bar, Options, Skipped, result_of
 
@@ -157,8 +165,20 @@ def test_scores_of_first_hits_with_and_without_the_photo():
     assert measured.value == measured.peers["what R@1 allows a score of the first hit"] == 0.75
     assert measured.details["same_first_score_percent"] == 50
     assert asked.asked[0].ids == ("right", "x", "y")
+    small = abstention._measured(kept, {0: lost}, 3, {2: (kept, gone)})
+    assert small.peers["among 2 photos"] == small.details["among 2 photos"]["area"][0] == 0.875
     with pytest.raises(Skipped, match="verified"):
         abstention.first_hits(Scripted(found), queries("a"), [everything])
+
+
+def test_a_small_collection_holds_what_is_asked_for():
+    names = list("abcdef")
+    few = abstention._few(names, [0, 5, 0], 3, seed=0)
+    assert [len({*some}) for some in few] == [3, 3, 3]
+    assert few == abstention._few(names, [0, 5, 0], 3, seed=0)
+    assert few != abstention._few(names, [0, 5, 0], 3, seed=1)
+    assert ["a" in few[0], "f" in few[1]] == [True, True]
+    assert "a" not in abstention._lacking(few[0], "a")
 
 
 def test_intruders_among_the_hits():
@@ -185,7 +205,7 @@ def short_model(tiny_model, monkeypatch):
     model.generate = lambda *args, **options: original(*args, **{**options, "max_new_tokens": 4})
     monkeypatch.setattr("benchmarks.corpora.models.load", lambda name: model)
     monkeypatch.setattr(building, "default_encoder", HashingEncoder)
-    for module in (adapters, composed, abstention):
+    for module in (adapters, composed, abstention, resolving):
         monkeypatch.setattr(module, "QUICK_QUERIES", 2)
     monkeypatch.setattr(planted, "QUICK_QUERIES", 4)
     return model
@@ -246,6 +266,45 @@ def test_abstention_and_planted_texts_run(short_model, flickr, tmp_path, monkeyp
     assert set(result["peers"]) == {"choice", "yesno"}
 
 
+@pytest.fixture
+def knowledge(tmp_path, noise):
+    """A folder like the knowledge task's."""
+    folder = tmp_path / "knowledge"
+    folder.mkdir()
+    queries, passages = [], []
+    for n, name in enumerate(
+        ("tench", "puffin", "teapot", "pier", "broom", "lighter", "fig", "yurt")
+    ):
+        noise(seed=n).save(folder / f"{n}.png")
+        line = {
+            "id": f"n{n}",
+            "image": f"{n}.png",
+            "question": "What is it?",
+            "passage_id": f"n{n}",
+        }
+        queries.append(line)
+        passages.append(
+            {"id": f"n{n}", "title": name, "names": [name], "text": f"a kind of {name}"}
+        )
+    for file, lines in (("queries.jsonl", queries), ("passages.jsonl", passages)):
+        (folder / file).write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return folder
+
+
+def test_claims_over_the_knowledge_task_run(short_model, knowledge, tmp_path):
+    result = run("abstention_classes", tmp_path, knowledge=knowledge)
+    assert result["details"]["photos"] == result["details"]["queries"] == 2
+    result = run("reference_resolution", tmp_path, knowledge=knowledge)
+    assert result["details"]["queries"] == 2
+    assert result["details"]["glosses"] == 8
+    assert set(result["details"]["arms"]) == {
+        resolving.PLAIN,
+        resolving.RESOLVED,
+        resolving.WORDS,
+        resolving.RESOLVED_WORDS,
+    }
+
+
 def test_composed_claims_run(short_model, flickr, tmp_path, monkeypatch):
     records = [
         {
@@ -271,7 +330,12 @@ def test_composed_claims_run(short_model, flickr, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("query_rewriting", "--flickr"), ("composed_garments", "--clothing")],
+    [
+        ("query_rewriting", "--flickr"),
+        ("composed_garments", "--clothing"),
+        ("abstention_classes", "--knowledge"),
+        ("reference_resolution", "--knowledge"),
+    ],
 )
 def test_what_is_missing_is_said(name, option, tmp_path):
     result = result_of(BENCHMARKS[name], Options(cache=tmp_path), name)
