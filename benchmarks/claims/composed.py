@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from benchmarks.claims.asking import (
     QUICK_QUERIES,
@@ -23,6 +24,7 @@ from benchmarks.claims.asking import (
 from benchmarks.corpora import captioned, models
 from benchmarks.corpora.composed import composed_queries
 from benchmarks.corpora.garments import garment_queries, read_garments
+from benchmarks.corpora.photos import Photo
 from benchmarks.harness import Bar, Benchmark, Condition, Measurement, Options, Skipped
 from genmm_retriever.evaluation.datasets import EvalQuery
 from genmm_retriever.querying import adapted
@@ -33,22 +35,31 @@ BOTH = "image and text"
 IMAGE = "image alone"
 TEXT = "text alone"
 COMPOSED = "image and text, adapted"
+CONSISTENT = "image and text, way back checked"
 _QUICK_PHOTOS = 300
 _QUICK_GARMENTS = 16
 
 
 def composed(options: Options) -> Measurement:
     """Photos and facts of them that change, by `benchmarks.corpora.composed`."""
+    model = models.load(options.model)
+    photos, queries = _changed_photos(options, model, 200)
+    with open_photos(options, model, photos, queries) as retriever:
+        return compared(retriever, queries)
+
+
+def _changed_photos(
+    options: Options, model: Any, number: int
+) -> tuple[list[Photo], list[EvalQuery]]:
+    """The photos, and so many queries for others of them."""
     photos = dev_photos(options)
     if options.quick:
         photos = photos[:_QUICK_PHOTOS]
-    model = models.load(options.model)
     features = captioned.grid_features([photo.image for photo in photos], model, options.cache)
-    number = options.pick(200, QUICK_QUERIES)
-    made = composed_queries(photos, features, number=number, seed=options.seed)
-    queries = queries_of(made.records)
-    with open_photos(options, model, photos, queries) as retriever:
-        return compared(retriever, queries)
+    made = composed_queries(
+        photos, features, number=options.pick(number, QUICK_QUERIES), seed=options.seed
+    )
+    return photos, queries_of(made.records)
 
 
 def composed_garments(options: Options) -> Measurement:
@@ -67,6 +78,27 @@ def composed_garments(options: Options) -> Measurement:
     ]
     with open_items(options, models.load(options.model), items, "garments") as retriever:
         return compared(retriever, queries)
+
+
+def reverse_consistency(options: Options) -> Measurement:
+    """The photos' queries as they are, and with the way back checked."""
+    model = models.load(options.model)
+    photos, queries = _changed_photos(options, model, 100)
+    with open_photos(options, model, photos, queries) as retriever:
+        arms = {
+            BOTH: ask(retriever, queries),
+            CONSISTENT: ask(adapted(retriever, ["consistency"]), queries),
+        }
+    value, low, _ = gained(arms[CONSISTENT], arms[BOTH])["recall@5"]
+    return Measurement(
+        value,
+        also=[Condition("the lower end of the paired 95% interval is above 0", low > 0)],
+        details=shown(arms, (CONSISTENT, BOTH)),
+        notes=[
+            "the way back orders the first ten hits anew, so R@10 cannot change",
+            "recalls in percent and differences in percentage points, each with its 95% interval",
+        ],
+    )
 
 
 def compared(retriever: GenerativeMMRetriever, queries: Sequence[EvalQuery]) -> Measurement:
@@ -127,5 +159,12 @@ BENCHMARKS = (
         "times",
         Bar(">", 1),
         composed_garments,
+    ),
+    Benchmark(
+        "reverse_consistency",
+        "a photo and a change to it: R@5 with the way back checked, minus R@5 without",
+        "percentage points",
+        Bar(">", 0),
+        reverse_consistency,
     ),
 )

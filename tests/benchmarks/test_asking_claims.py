@@ -320,6 +320,8 @@ def test_composed_claims_run(short_model, flickr, tmp_path, monkeypatch):
     result = run("composed_queries", tmp_path, flickr=flickr)
     assert result["value"] >= 0
     assert set(result["peers"]) == {composed.IMAGE, composed.TEXT, composed.COMPOSED}
+    result = run("reverse_consistency", tmp_path, flickr=flickr)
+    assert set(result["details"]["arms"]) == {composed.BOTH, composed.CONSISTENT}
     (flickr / "items.jsonl").write_text("", encoding="utf-8")
     items = [{"id": f"p{n}", "image": str(flickr / f"{n}.png")} for n in range(4)]
     made = Made(records=records, items=items)
