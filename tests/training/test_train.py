@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from genmm_retriever.errors import ImageError, SourceError
+from genmm_retriever.errors import ImageError, SourceError, StorageError
 from genmm_retriever.models.sentences import HashingEncoder
 from genmm_retriever.training.builtin.card import model_card
 
@@ -132,6 +134,16 @@ def test_features_are_computed_once_and_filled_up(source, make_builtin, tmp_path
     found = looking.load_data([source], model, tmp_path / "again", limit=None, progress=False)
     assert len(opened) == 2
     assert np.array_equal(found.features, expected.features)
+
+
+def test_a_disk_without_room_for_features_is_told(source, make_builtin, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(looking.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(StorageError, match="No space left"):
+        looking.load_data([source], make_builtin()[0], tmp_path, limit=None, progress=False)
+    assert not list(tmp_path.glob("features-*"))
 
 
 def test_limit_counts_over_all_sources(source, make_builtin, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,7 @@ def _features(
     key = hashlib.sha256("\n".join([str(shape), *map(str, paths)]).encode()).hexdigest()[:16]
     cache, note = work / f"features-{key}.npy", work / f"features-{key}.json"
     done = json.loads(note.read_text())["done"] if note.is_file() and cache.is_file() else 0
-    mode: Any = "r+" if done else "w+"
-    with storing(cache):
-        features = np.lib.format.open_memmap(cache, mode=mode, dtype=np.float16, shape=shape)
+    features = _opened(cache, shape, fresh=not done)
     model.train(False)
     for start in tqdm(range(done, len(paths), _BATCH), desc="looking", disable=not progress):
         batch = [open_image(path) for path in paths[start : start + _BATCH]]
@@ -74,5 +73,26 @@ def _features(
         with storing(cache):
             features.flush()
         store_json(note, {"done": start + len(batch)})
-    kept: np.ndarray = features
-    return kept
+    return features
+
+
+def _opened(cache: Path, shape: tuple[int, ...], *, fresh: bool) -> np.ndarray:
+    """The cache as a memory map, with all its room taken.
+
+    A write into a map for which the disk has no room would kill the process; taking the room
+    beforehand is an error that can be told.
+    """
+    mode: Any = "w+" if fresh else "r+"
+    with storing(cache):
+        try:
+            features: np.ndarray = np.lib.format.open_memmap(
+                cache, mode=mode, dtype=np.float16, shape=shape
+            )
+            if hasattr(os, "posix_fallocate"):
+                with cache.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, cache.stat().st_size)
+        except OSError:
+            if fresh:
+                cache.unlink(missing_ok=True)
+            raise
+    return features
