@@ -74,7 +74,7 @@ class Firsts:
 def abstention(options: Options) -> Measurement:
     """Captions of photos that no other photo's caption repeats, with and without their photo."""
     photos = dev_photos(options)
-    made = removed_queries(photos, number=options.pick(200, QUICK_QUERIES), seed=options.seed)
+    made = removed_queries(photos, number=options.pick(120, QUICK_QUERIES), seed=options.seed)
     queries = queries_of(made.records)
     model = models.load(options.model)
     with open_photos(options, model, photos, queries) as retriever:
@@ -108,7 +108,7 @@ def abstention_classes(options: Options) -> Measurement:
     if folder is None or not (folder / "passages.jsonl").is_file():
         raise Skipped("no knowledge base: give --knowledge DIR with queries.jsonl, passages.jsonl")
     photos = [one for one in read_knowledge(folder / "queries.jsonl") if one.held_out]
-    photos = photos[: options.pick(len(photos), QUICK_QUERIES)]
+    photos = photos[: options.pick(200, QUICK_QUERIES)]
     titles = {line["id"]: line["title"] for _, line in iter_jsonl(folder / "passages.jsonl")}
     queries = [
         EvalQuery(one.id, Query(text=f"a photo of a {titles[one.passage_id]}"), frozenset([one.id]))

@@ -45,7 +45,7 @@ def query_rewriting(options: Options) -> Measurement:
 
 def query_expansion(options: Options) -> Measurement:
     """Underspecified queries as they are, and with three expansions."""
-    arms = _underspecified(options, {PLAIN: (), EXPANDED: (EXPANDED,)})
+    arms = _underspecified(options, {PLAIN: (), EXPANDED: (EXPANDED,)}, 120)
     return _gain(arms, EXPANDED, PLAIN)
 
 
@@ -54,14 +54,17 @@ def reasoning_rounds(options: Options) -> Measurement:
 
     A search may end before its last round, when its first hit stays or is far ahead.
     """
-    arms = _underspecified(options, {PLAIN: (), **{name: (name,) for name in ROUNDS}})
+    arms = _underspecified(options, {PLAIN: (), **{name: (name,) for name in ROUNDS}}, 200)
     return _gain(arms, ROUNDS[2], ROUNDS[0], peers=[ROUNDS[1]])
 
 
-def _underspecified(options: Options, ways: Mapping[str, Sequence[str]]) -> dict[str, Arm]:
+def _underspecified(
+    options: Options, ways: Mapping[str, Sequence[str]], number: int
+) -> dict[str, Arm]:
     photos = dev_photos(options)
-    number = options.pick(200, QUICK_QUERIES)
-    made = underspecified_queries(photos, number=number, seed=options.seed)
+    made = underspecified_queries(
+        photos, number=options.pick(number, QUICK_QUERIES), seed=options.seed
+    )
     return _arms(options, photos, made, ways)
 
 
