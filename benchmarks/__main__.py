@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks --list | NAME | --all | --table | --scaling`."""
+"""The command line: `python -m benchmarks NAME | --list | --all | --table | --chart ...`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chart import chart
 from benchmarks.harness import Options, result_of
 from benchmarks.report import read_results, scaling_numbers, table
 
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         setattr(given, option, path and path.expanduser().resolve())
     if given.table:
         print(table(read_results(given.table)))
+        return 0
+    if given.chart:
+        print(chart(read_results(given.chart)))
         return 0
     if given.scaling:
         print(scaling_numbers(read_results(given.scaling)))
@@ -65,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a bar is missed")
     parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="a table of results")
+    parser.add_argument(
+        "--chart", nargs="+", type=Path, metavar="FILE", help="an SVG of differences of arms"
+    )
     parser.add_argument(
         "--scaling", nargs="+", type=Path, metavar="FILE", help="the figures of docs/scaling.md"
     )
