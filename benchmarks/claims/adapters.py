@@ -45,7 +45,7 @@ def query_rewriting(options: Options) -> Measurement:
 
 def query_expansion(options: Options) -> Measurement:
     """Underspecified queries as they are, and with three expansions."""
-    arms = _underspecified(options, {PLAIN: (), EXPANDED: (EXPANDED,)}, 120)
+    arms = _underspecified(options, {PLAIN: (), EXPANDED: (EXPANDED,)}, 100)
     return _gain(arms, EXPANDED, PLAIN)
 
 

@@ -67,7 +67,7 @@ def composed_garments(options: Options) -> Measurement:
     path = None if options.clothing is None else options.clothing / "items.jsonl"
     if path is None or not path.is_file():
         raise Skipped("give --clothing DIR, a folder with items.jsonl and the pictures")
-    number = options.pick(150, QUICK_QUERIES)
+    number = options.pick(100, QUICK_QUERIES)
     made = garment_queries(read_garments(path), number=number, seed=options.seed)
     queries = queries_of(made.records)
     asked = {name for query in queries for name in query.relevant | {query.reference}}
@@ -83,7 +83,7 @@ def composed_garments(options: Options) -> Measurement:
 def reverse_consistency(options: Options) -> Measurement:
     """The photos' queries as they are, and with the way back checked."""
     model = models.load(options.model)
-    photos, queries = _changed_photos(options, model, 100)
+    photos, queries = _changed_photos(options, model, 80)
     with open_photos(options, model, photos, queries) as retriever:
         arms = {
             BOTH: ask(retriever, queries),
