@@ -182,13 +182,15 @@ def check_adapters(names: Sequence[str]) -> None:
     """Refuse names of query adapters that are none.
 
     Raises:
-        InputError: If there is no such adapter, or its number is out of range.
+        InputError: If there is no such adapter, its number is out of range, or one is named twice.
 
     Examples:
         >>> check_adapters(["rewrite", "expand:5"])
     """
-    for name in names:
-        read_adapter(name)
+    kinds = [read_adapter(name)[0] for name in names]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise InputError(f"the query adapter {kind!r} is named twice", "name each once")
 
 
 def read_adapter(name: str) -> tuple[str, int]:

@@ -63,6 +63,22 @@ def test_below_the_threshold_nobody_is_asked(writer, searcher):
     assert "0.80" in answer.reason
     assert "0.90" in answer.reason
     assert model.prompts == []
+    near = searcher({"": [("a", 0.0049)]})
+    assert "0.0049, less than 0.005" in Answerer(near, model, threshold=0.005).ask("What?").reason
+
+
+@pytest.mark.parametrize("threshold", ["0.3", float("nan"), -1, 2, True])
+def test_a_threshold_is_a_probability(threshold, searcher):
+    with pytest.raises(InputError, match="threshold"):
+        Answerer(searcher({}), threshold=threshold)
+
+
+def test_numbers_of_no_source_do_not_count(writer, searcher):
+    model = writer({"What": saying(sources=(0, 1, 7, 99))})
+    answer = Answerer(searcher({"": FOUND}), model).ask("What is it?")
+    assert [one.item.id for one in answer.sources] == ["a"]
+    nowhere = Answerer(searcher({"": FOUND}), writer({"What": saying(sources=(0, 99))}))
+    assert not nowhere.ask("What is it?").found
 
 
 def test_the_threshold_of_the_calibration_is_the_default(writer, searcher):

@@ -55,6 +55,20 @@ def test_expansions_are_asked_together_and_fused(writer, searcher):
     assert asked.last_candidates == [["a", "b", "c"]]
     assert 0 < hits[2].score < hits[0].score <= 1
     assert hits[0].evidence.parts["fused"] == hits[0].score
+    for one in hits:
+        [step] = one.evidence.steps
+        assert step.changed
+        assert step.text == "a puppy [a young dog; a small dog]"
+
+
+def test_what_is_no_adapter_is_refused_when_it_is_given(writer, searcher):
+    found, model = searcher({"": [("a", None)]}), writer({})
+    with pytest.raises(InputError, match="expander="):
+        AdaptedRetriever(found, [QueryExpander(model)])
+    with pytest.raises(InputError, match=r"querying\.adapted"):
+        AdaptedRetriever(found, ["rewrite"])
+    with pytest.raises(InputError, match="no expander"):
+        AdaptedRetriever(found, expander="expand")
 
 
 def test_a_query_picture_is_not_expanded(writer, searcher, picture):
@@ -127,6 +141,8 @@ def test_adapters_by_name(writer, searcher):
     for wrong in ("rewrit", "rewrite:2", "consistency:2", "expand:0", "expand:99", "expand:x", ""):
         with pytest.raises(InputError, match="adapter"):
             adapted(found, [wrong])
+    with pytest.raises(InputError, match="'expand' is named twice"):
+        adapted(found, ["expand:2", "rewrite", "expand:3"])
     with pytest.raises(InputError, match="no query adapter"):
         AdaptedRetriever(found)
 

@@ -92,7 +92,7 @@ class Answerer:
     ) -> None:
         if not 1 <= k <= MAX_SOURCES:
             raise InputError(f"k is {k!r}", f"read 1 to {MAX_SOURCES} sources")
-        if threshold is not None and not 0 <= threshold <= 1:
+        if threshold is not None and not _is_probability(threshold):
             raise InputError(f"threshold is {threshold!r}", "give a probability, 0 to 1")
         if retriever is None and model is None:
             raise InputError("nobody is there to answer", "give a retriever, a model, or both")
@@ -195,8 +195,8 @@ class Answerer:
                 text="",
                 sources=tuple(hits),
                 confidence=confidence,
-                reason=f"the best hit is right with probability {confidence:.2f}, "
-                f"less than {self.threshold:.2f}",
+                reason=f"the best hit is right with probability {_told(confidence)}, "
+                f"less than {_told(self.threshold)}",
             )
         else:
             answer = self._written(query, hits, confidence)
@@ -241,6 +241,20 @@ class Answerer:
         return self._alone if is_local(model) else nullcontext()
 
 
+def _told(probability: float) -> str:
+    """Two digits, which small ones have after their zeros.
+
+    Examples:
+        >>> _told(0.8), _told(0.0049)
+        ('0.80', '0.0049')
+    """
+    return f"{probability:.2f}" if probability >= 0.1 else f"{probability:.2g}"
+
+
+def _is_probability(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def _words_asked(query: Query) -> str:
     """A query's words as they were asked, before adapters made them fit to be looked for.
 
@@ -257,7 +271,8 @@ def _read(value: GroundedAnswer, hits: list[Hit]) -> tuple[bool, str, list[Hit],
     An answer that names no source of those it was given does not count as grounded.
     """
     text = clean_caption(value.answer, max_words=_WORDS)
-    used = [hits[number - 1] for number in dict.fromkeys(value.sources) if number <= len(hits)]
+    numbers = dict.fromkeys(value.sources)
+    used = [hits[number - 1] for number in numbers if 1 <= number <= len(hits)]
     if not value.found or not text:
         return False, "", hits, "the model finds no answer in the sources"
     if not used:

@@ -39,8 +39,9 @@ def adapted(retriever: Searcher, names: Sequence[str], model: Generator | None =
             the way back where this one gives no log-probabilities.
 
     Raises:
-        InputError: If there is no such adapter, or its number is out of range.
+        InputError: If there is no such adapter, its number is out of range, or one is named twice.
     """
+    check_adapters(names)
     chosen = dict(map(read_adapter, names))
     if not chosen:
         return retriever

@@ -22,7 +22,8 @@ class QueryExpander:
     """Writes what else somebody could ask for who looks for the same.
 
     Each expansion is the query with another `context`, so that it guides what is written while
-    what is found is held against the query itself. Queries with a picture are not expanded.
+    what is found is held against the query itself. All forms carry the step that tells the
+    expansions. Queries with a picture are not expanded.
 
     Args:
         model: Writes.
@@ -52,10 +53,15 @@ class QueryExpander:
         if places:
             written = self._written([asked[i].text or "" for i in places])
             for i, (texts, note, tokens, seconds) in zip(places, written, strict=True):
-                found[i] = [
-                    _with_context(asked[i], context, note, tokens, seconds)
-                    for context in [None, *texts]
-                ]
+                step = QueryStep(
+                    adapter=self.name,
+                    text=f"{asked[i].text} [{'; '.join(texts)}]" if texts else asked[i].text or "",
+                    changed=bool(texts),
+                    note=note,
+                    tokens=tokens,
+                    seconds=seconds,
+                )
+                found[i] = [_with_context(asked[i], one, step) for one in [None, *texts]]
         return found
 
     def _written(
@@ -77,16 +83,7 @@ class QueryExpander:
         return found
 
 
-def _with_context(
-    query: Query, context: str | None, note: str | None, tokens: int | None, seconds: float
-) -> Query:
-    step = QueryStep(
-        adapter=QueryExpander.name,
-        text=query.text or "" if context is None else f"{query.text} [{context}]",
-        changed=context is not None,
-        note=note,
-        tokens=tokens,
-        seconds=seconds,
-    )
+def _with_context(query: Query, context: str | None, step: QueryStep) -> Query:
+    # All forms tell the same step: what is fused of their hits is owed to all of them.
     update = {"context": context or query.context, "steps": (*query.steps, step)}
     return query.model_copy(update=update)

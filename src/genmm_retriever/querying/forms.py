@@ -74,8 +74,8 @@ class Reflection(_Form):
 
 
 class GroundedAnswer(_Form):
-    """An answer and the numbers of the sources that it rests on."""
+    """An answer and the numbers of the sources that it rests on; numbers of none do not count."""
 
     found: bool
     answer: Annotated[str, Field(max_length=800)]
-    sources: Annotated[list[Annotated[int, Field(ge=1, le=20)]], Field(max_length=20)]
+    sources: Annotated[list[Annotated[int, Field(ge=0, le=999)]], Field(max_length=20)]

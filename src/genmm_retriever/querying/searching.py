@@ -26,7 +26,7 @@ class AdaptedRetriever(WrappedRetriever):
         expander: Writes further forms of a query; their hits are fused by rank.
 
     Raises:
-        InputError: If there is no adapter and no expander.
+        InputError: If there is no adapter and no expander, or one is something else.
 
     Examples:
         >>> asked = AdaptedRetriever(retriever, [QueryRewriter(retriever.model)])  # doctest: +SKIP
@@ -42,6 +42,16 @@ class AdaptedRetriever(WrappedRetriever):
     ) -> None:
         if not adapters and expander is None:
             raise InputError("no query adapter was given", "give one, or ask the retriever itself")
+        for one in adapters:
+            if not isinstance(one, QueryAdapter):
+                hint = (
+                    "give it as expander="
+                    if isinstance(one, QueryExpander)
+                    else "give objects such as QueryRewriter(model), or names to querying.adapted"
+                )
+                raise InputError(f"{one!r} is no query adapter", hint)
+        if expander is not None and not isinstance(expander, QueryExpander):
+            raise InputError(f"{expander!r} is no expander", "give a QueryExpander(model)")
         super().__init__(retriever)
         self.adapters, self.expander = tuple(adapters), expander
 

@@ -87,11 +87,19 @@ class IdentifierRecord:
 
 @dataclass(frozen=True)
 class StageReport:
-    """What `IndexWriter.stage_items` did, in numbers of items."""
+    """What `IndexWriter.stage_items` did, in numbers of items.
+
+    Args:
+        added: With ids that were not there.
+        replaced: With other content than before.
+        unchanged: There already, as they are.
+        left_out: Known, as they are, and skipped by an earlier publication.
+    """
 
     added: int = 0
     replaced: int = 0
     unchanged: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def stage_items(
     staging: Staging, items: Iterable[Item], *, replace: bool, only: bool = False
 ) -> StageReport:
     """Stage all items or none; see `IndexWriter.stage_items`."""
-    counts = {"added": 0, "replaced": 0, "unchanged": 0}
+    counts = {"added": 0, "replaced": 0, "unchanged": 0, "left_out": 0}
     seen: dict[str, tuple[int, str]] = {}
     with staging.errors():
         before = staging.number("changes")
@@ -78,7 +78,7 @@ def _stage_one(staging: Staging, tables: Tables, item: Item, *, replace: bool) -
     held = tables.run(newest.format("items"), (item.id,)).fetchone()
     skipped = tables.run(newest.format("skipped"), (item.id,)).fetchone()
     if skipped is not None and skipped[1:] == (payload, stamp):
-        return "unchanged"
+        return "left_out" if skipped[0] < staging.number("published_row") else "unchanged"
     if skipped is not None:
         # It has been mended: it may try again.
         tables.run("DELETE FROM skipped WHERE id=?", (item.id,))

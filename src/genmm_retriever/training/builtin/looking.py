@@ -76,7 +76,7 @@ def _features(
     return features
 
 
-def _opened(cache: Path, shape: tuple[int, ...], *, fresh: bool) -> np.ndarray:
+def _opened(cache: Path, shape: tuple[int, ...], *, fresh: bool) -> np.memmap:
     """The cache as a memory map, with all its room taken.
 
     A write into a map for which the disk has no room would kill the process; taking the room
@@ -85,7 +85,7 @@ def _opened(cache: Path, shape: tuple[int, ...], *, fresh: bool) -> np.ndarray:
     mode: Any = "w+" if fresh else "r+"
     with storing(cache):
         try:
-            features: np.ndarray = np.lib.format.open_memmap(
+            features: np.memmap = np.lib.format.open_memmap(
                 cache, mode=mode, dtype=np.float16, shape=shape
             )
             if hasattr(os, "posix_fallocate"):
