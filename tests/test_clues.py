@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from itertools import pairwise
@@ -21,6 +22,7 @@ from genmm_retriever import building_clues  # noqa: E402
 from genmm_retriever.building_clues import Cut, clue_texts, heading_of, passages_of  # noqa: E402
 from genmm_retriever.constraints.clues import ClueIndex  # noqa: E402
 from genmm_retriever.models.base import DecodingState, TextPart  # noqa: E402
+from genmm_retriever.verification import Calibration  # noqa: E402
 
 TEXTS = (
     "A brown dog catches a frisbee on the beach.",
@@ -537,6 +539,30 @@ def test_what_is_seen_in_the_query_leads_to_passages(build, photo, text):
     assert "seen       '| tench |'" in retriever.explain(Query(text=text, image=str(photo)), k=1)
     # Words alone are as before.
     assert not any(c.seen for h in retriever.retrieve("tench", k=3) for c in h.evidence.clues)
+
+
+def test_pictures_look_for_passages_by_weights_of_their_own(build, photo):
+    """The question, which no passage repeats, does not turn the order of the clues around."""
+    model = Seeing()
+    keep = {f"passages_{name}": 0.0 for name in ("likelihood", "contrastive", "objects")}
+    model.calibration = {"generation": 0.0, "likelihood": 9.0, **keep, "passages_generation": 1.0}
+    retriever = build(titled(), model=model)
+    composed, alone = Query(text="What is it?", image=str(photo)), Query(image=str(photo))
+    words = Query(text="tench")
+    hits = retriever.retrieve_batch([composed, words, alone], k=3)
+    off = retriever.retrieve_batch([composed, words, alone], k=3, verify="off")
+    for place in (0, 2):
+        assert [h.item.id for h in hits[place]] == [h.item.id for h in off[place]]
+        found = [h for h in hits[place] if not h.evidence.filled]
+        scores = [h.evidence.generation + model_bias() for h in found]
+        assert [h.score for h in found] == pytest.approx([1 / (1 + math.exp(-s)) for s in scores])
+        # Without weight it is not looked at.
+        assert not any("likelihood" in h.evidence.parts for h in found)
+    assert all("likelihood" in h.evidence.parts for h in hits[1] if not h.evidence.filled)
+
+
+def model_bias():
+    return Calibration().passages_bias
 
 
 def test_clues_lead_the_shipped_model_to_passages(builtin, tmp_path):

@@ -7,7 +7,8 @@ model's own vectors, or ask among few photos instead of all.
 
 Photos of people and dogs resemble each other. Where each picture is one of its kind, as the photos
 of the knowledge task are, one a class, `abstention_classes` asks for them by the names of their
-classes, with and without the one that it is.
+classes, with and without the one that it is. `abstention_passages` asks the other way round: what a
+picture shows, among passages of which one says it or none.
 
 **What bounds it.** Where the photo is not the first hit, taking it away leaves the first hit and
 its score as they were: such a query scores the same both times, and tells nothing. With R@1 as
@@ -38,6 +39,7 @@ from benchmarks.claims.asking import (
     open_photos,
     queries_of,
 )
+from benchmarks.claims.resolving import questions_of
 from benchmarks.corpora import captioned, models
 from benchmarks.corpora.composed import nearest_by_cosine
 from benchmarks.corpora.photos import Photo
@@ -122,6 +124,18 @@ def abstention_classes(options: Options) -> Measurement:
     return _measured(kept, {0: lost}, len(items))
 
 
+def abstention_passages(options: Options) -> Measurement:
+    """Questions about pictures, among glosses of which one answers, or none."""
+    queries, items = questions_of(options, 120)
+    names = [item.id for item in items]
+    model = models.load(options.model)
+    with open_items(options, model, items, "glosses", identifiers="clue") as retriever:
+        kept = first_hits(retriever, queries, [names] * len(queries))
+        gone = [_lacking(names, next(iter(query.relevant))) for query in queries]
+        lost = first_hits(retriever, queries, gone)
+    return _measured(kept, {0: lost}, len(items))
+
+
 def _measured(
     kept: Firsts,
     lost: dict[int, Firsts],
@@ -142,7 +156,7 @@ def _measured(
         },
         details={
             "queries": len(kept.scores),
-            "photos": photos,
+            "items": photos,
             **few,
             "nearest_removed": list(lost),
             **{f"area_{name}": list(values) for name, values in ends.items()},
@@ -290,5 +304,13 @@ BENCHMARKS = (
         "area",
         Bar(">=", 0.75),
         abstention_classes,
+    ),
+    Benchmark(
+        "abstention_passages",
+        "questions about pictures with and without the gloss that answers: area under the ROC"
+        " curve of the first hit's verification",
+        "area",
+        Bar(">=", 0.75),
+        abstention_passages,
     ),
 )

@@ -7,33 +7,51 @@ takes no pictures. The classes are those held out of training, see `benchmarks.c
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
-from pathlib import Path
 
-from benchmarks.claims.asking import QUICK_QUERIES, TEN, ask, gained, open_items, shown
+from benchmarks.claims.asking import (
+    QUICK_QUERIES,
+    TEN,
+    ask,
+    gained,
+    open_items,
+    queries_of,
+    shown,
+)
 from benchmarks.corpora import models
+from benchmarks.corpora.questions import GLOSSES, picture_questions
 from benchmarks.harness import Bar, Benchmark, Condition, Measurement, Options, Skipped
-from genmm_retriever.corpus.lines import iter_jsonl
 from genmm_retriever.evaluation.datasets import EvalQuery
 from genmm_retriever.querying import AdaptedRetriever, ReferenceResolver
 from genmm_retriever.schema import Item, Query
-from genmm_retriever.training.clues import read_knowledge
 
-QUESTION = "What is it?"
 PLAIN = "picture and question"
 RESOLVED = "picture and question, resolved"
 WORDS = "question alone"
 RESOLVED_WORDS = "question alone, resolved"
 
 
+def questions_of(options: Options, number: int) -> tuple[list[EvalQuery], list[Item]]:
+    """Questions about pictures of held-out classes, and the glosses to index.
+
+    Raises:
+        Skipped: If `--knowledge` was not given or lacks its files.
+    """
+    folder = options.knowledge
+    if folder is None or not (folder / "passages.jsonl").is_file():
+        raise Skipped("no knowledge base: give --knowledge DIR with queries.jsonl, passages.jsonl")
+    made = picture_questions(
+        folder,
+        number=options.pick(number, QUICK_QUERIES),
+        glosses=options.pick(GLOSSES, 24),
+        seed=options.seed,
+    )
+    return queries_of(made.records), [Item.model_validate(line) for line in made.items]
+
+
 def reference_resolution(options: Options) -> Measurement:
     """Pictures of held-out classes, and glosses of which a few are theirs."""
-    if options.knowledge is None or not (options.knowledge / "passages.jsonl").is_file():
-        raise Skipped("no knowledge base: give --knowledge DIR with queries.jsonl, passages.jsonl")
-    queries = _queries(options.knowledge, options.pick(150, QUICK_QUERIES), options.seed)
-    wanted = {name for query in queries for name in query.relevant}
-    items = _glosses(options.knowledge, wanted, options.pick(2_000, 24), options.seed)
+    queries, items = questions_of(options, 150)
     alone = [replace(query, query=Query(text=query.query.text)) for query in queries]
     with open_items(
         options, models.load(options.model), items, "glosses", identifiers="clue"
@@ -62,30 +80,6 @@ def reference_resolution(options: Options) -> Measurement:
             "recalls in percent and differences in percentage points, each with its 95% interval",
         ],
     )
-
-
-def _queries(folder: Path, number: int, seed: int) -> list[EvalQuery]:
-    held_out = [one for one in read_knowledge(folder / "queries.jsonl") if one.held_out]
-    drawn = random.Random(seed).sample(held_out, min(number, len(held_out)))
-    return [
-        EvalQuery(
-            one.id, Query(text=QUESTION, image=str(one.image)), frozenset([one.passage_id]), None
-        )
-        for one in drawn
-    ]
-
-
-def _glosses(folder: Path, wanted: set[str], number: int, seed: int) -> list[Item]:
-    """The glosses that are asked for, and others drawn by chance, in the file's order."""
-    lines = [line for _, line in iter_jsonl(folder / "passages.jsonl")]
-    others = [line["id"] for line in lines if line["id"] not in wanted]
-    drawn = random.Random(seed).sample(others, min(max(number - len(wanted), 0), len(others)))
-    kept = wanted | {*drawn}
-    return [
-        Item(id=line["id"], title=line["title"], text=line["text"])
-        for line in lines
-        if line["id"] in kept
-    ]
 
 
 BENCHMARKS = (

@@ -16,6 +16,7 @@ from benchmarks.corpora.composed import composed_queries
 from benchmarks.corpora.garments import garment_queries, read_garments
 from benchmarks.corpora.photos import Made, Photo, Record, read_photos, write_records
 from benchmarks.corpora.planted import planted_items
+from benchmarks.corpora.questions import picture_questions
 from benchmarks.corpora.removed import removed_queries
 from benchmarks.corpora.underspecified import underspecified_queries
 from benchmarks.corpora.verbose import verbose_queries
@@ -69,6 +70,13 @@ def _garments(given: argparse.Namespace, number: int | None) -> Made:
     return garment_queries(garments, split=given.split or "test", number=number, seed=given.seed)
 
 
+def _questions(given: argparse.Namespace, number: int | None) -> Made:
+    if given.knowledge is None:
+        raise Skipped("give --knowledge DIR, a folder with queries.jsonl and passages.jsonl")
+    held_out = (given.split or "dev") != "train"
+    return picture_questions(given.knowledge, number=number, held_out=held_out, seed=given.seed)
+
+
 def _planted(given: argparse.Namespace, number: int | None) -> Made:
     photos = _photos(given)
     return planted_items(photos, number=number or len(photos), seed=given.seed)
@@ -92,6 +100,9 @@ SETS = {
         250,
         lambda given, number: verbose_queries(_photos(given), number=number, seed=given.seed),
         ("twins",),
+    ),
+    "questions": TestSet(
+        "pictures and a question that points at them, among glosses", None, _questions, ("items",)
     ),
     "planted": TestSet(
         "text items, some of which give orders", 100, _planted, ("twins", "queries")
@@ -163,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL")
     parser.add_argument("--flickr", type=Path, metavar="DIR", help="Flickr8k: dev.jsonl and photos")
     parser.add_argument("--clothing", type=Path, metavar="DIR", help="items.jsonl and pictures")
+    parser.add_argument(
+        "--knowledge", type=Path, metavar="DIR", help="queries.jsonl, passages.jsonl and pictures"
+    )
     parser.add_argument("--split", help="of the data (dev; for garments test)")
     parser.add_argument("--number", type=int, help="how many; 0 for all that the rule gives")
     parser.add_argument(
@@ -173,7 +187,9 @@ def _parser() -> argparse.ArgumentParser:
         "--twins", type=Path, metavar="FILE", help="the same ids under the plain condition"
     )
     parser.add_argument("--queries", type=Path, metavar="FILE", help="planted: what to ask")
-    parser.add_argument("--items", type=Path, metavar="FILE", help="garments: what to index")
+    parser.add_argument(
+        "--items", type=Path, metavar="FILE", help="garments, questions: what to index"
+    )
     parser.add_argument(
         "--deleted", type=Path, metavar="FILE", help="removed: ids to delete, one a line"
     )

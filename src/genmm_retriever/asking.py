@@ -103,7 +103,7 @@ class Asker:
             "cascade": cascade,
         }
         self.verifier = make_verifier("likelihood", model, **self._limits)
-        self._verifiers: dict[str, Verifier] = {"likelihood": self.verifier}
+        self._verifiers: dict[tuple[str, bool], Verifier] = {("likelihood", False): self.verifier}
         self.first = _first_stage(reader, model, num_beams, self.verifier.calibration)
 
     def ask(
@@ -117,7 +117,6 @@ class Asker:
             verify: A verifier's name, or `"off"`.
             trace: Filled with what happened on the way.
         """
-        verifier = None if verify == "off" else self.verifier_named(verify)
         start = time.perf_counter()
         views = [QueryView.of(query, self.model) for query in queries]
         subsets = [self._subset(query) for query in queries]
@@ -128,11 +127,10 @@ class Asker:
         ]
         decoded = time.perf_counter()
         judged: list[tuple[np.ndarray, Parts | None]]
-        if verifier is None:
+        if verify == "off":
             judged = [(_generated(one), None) for one in found]
         else:
-            looks = [self._candidate_views(one) for one in found]
-            judged = [*verify_all(verifier, views, looks, at_least=k)]
+            judged = self._judged(verify, views, found, k)
         hits = [
             self._hits(query, one, scores, parts, k)
             for query, one, (scores, parts) in zip(queries, found, judged, strict=True)
@@ -166,11 +164,26 @@ class Asker:
             best += [None] * (len(rows) - len(best))
         return Candidates(rows, best, self.reader.items(rows), self.reader.descriptions(rows))
 
-    def verifier_named(self, name: str) -> Verifier:
-        """The verifier of a name, made on first use."""
-        if name not in self._verifiers:
-            self._verifiers[name] = make_verifier(name, self.model, **self._limits)
-        return self._verifiers[name]
+    def verifier_for(self, name: str, query: QueryView) -> Verifier:
+        """The verifier of a name that suits a query, made on first use."""
+        clues = self.reader.settings.identifiers == "clue"
+        key = name, clues and query.image is not None
+        if key not in self._verifiers:
+            self._verifiers[key] = make_verifier(name, self.model, passages=key[1], **self._limits)
+        return self._verifiers[key]
+
+    def _judged(
+        self, name: str, queries: Sequence[QueryView], found: Sequence[Candidates], k: int
+    ) -> list[tuple[np.ndarray, Parts | None]]:
+        """What the verifiers make of each query's candidates; those of one kind ask together."""
+        verifiers = [self.verifier_for(name, query) for query in queries]
+        looks = [self._candidate_views(one) for one in found]
+        judged: dict[int, tuple[np.ndarray, Parts | None]] = {}
+        for verifier in dict.fromkeys(verifiers):
+            places = [i for i, one in enumerate(verifiers) if one is verifier]
+            asked = [queries[i] for i in places], [looks[i] for i in places]
+            judged |= zip(places, verify_all(verifier, *asked, at_least=k), strict=True)
+        return [judged[i] for i in range(len(queries))]
 
     def _candidate_views(self, found: Candidates) -> list[CandidateView]:
         pictured = [i for i, item in enumerate(found.items) if item.kind == "image"]

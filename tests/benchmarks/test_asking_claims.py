@@ -293,7 +293,9 @@ def knowledge(tmp_path, noise):
 
 def test_claims_over_the_knowledge_task_run(short_model, knowledge, tmp_path):
     result = run("abstention_classes", tmp_path, knowledge=knowledge)
-    assert result["details"]["photos"] == result["details"]["queries"] == 2
+    assert result["details"]["items"] == result["details"]["queries"] == 2
+    result = run("abstention_passages", tmp_path, knowledge=knowledge)
+    assert (result["details"]["items"], result["details"]["queries"]) == (8, 2)
     result = run("reference_resolution", tmp_path, knowledge=knowledge)
     assert result["details"]["queries"] == 2
     assert result["details"]["glosses"] == 8

@@ -96,6 +96,26 @@ def test_words_count_where_they_were_read():
     assert some.of(1) == {"text_likelihood": 3.0, "contrastive": 0.5, "objects": 0.25}
 
 
+def test_passages_have_weights_of_their_own_whether_looked_at_or_not():
+    weights = Calibration(
+        passages_likelihood=2.0,
+        passages_contrastive=3.0,
+        passages_objects=4.0,
+        passages_generation=0.5,
+        passages_bias=-1.0,
+        text_likelihood=9.0,
+        reach_margin=1.0,
+        words_reach_margin=1.0,
+        guidance=2.5,
+    ).for_passages()
+    some = parts([0.5, NAN], [0.1, 0.2], [0.5, 0.25], [4.0, 8.0])
+    np.testing.assert_allclose(weights.full(some), [-1 + 1 + 0.3 + 2 + 2, -1 + 0.6 + 1 + 4])
+    np.testing.assert_allclose(weights.unseen(some), [-1 + 0.3 + 2 + 2, -1 + 0.6 + 1 + 4])
+    assert not weights.can_rule_out(True)
+    assert not weights.can_rule_out(False)
+    assert weights.guidance == 2.5
+
+
 def test_reach_is_the_level_of_the_first_and_the_margin():
     weights = Calibration(
         reach_slope=2.0, reach_margin=0.5, words_reach_slope=1.0, words_reach_margin=0.25

@@ -10,8 +10,10 @@ are found too, then one scale and one bias that make probabilities of them (Plat
 Margins say who can still win (`evaluation.margins`). If the order so found is worse on the
 judged queries than that of the first stage, the latter is kept.
 
-With `--verify choice` or `--verify yesno` only the scale and bias of that verifier are fitted
-(`evaluation.platt`), and the other weights stay.
+With `--passages` only the weights with which pictures look for passages by clues are fitted, on an
+index of clues and questions about pictures (`benchmarks.corpora.make questions` makes both); with
+`--verify choice` or `--verify yesno` only the scale and bias of that verifier
+(`evaluation.platt`). All other weights stay.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ which no caption of theirs named.
 """
 _CHEAP = ("contrastive", "objects", "generation")
 _JUDGES = ("choice_scale", "choice_bias", "yesno_scale", "yesno_bias")
-_KEPT = (*_JUDGES, "guidance")
+_PASSAGES = "passages_"
+_KEPT = (*_JUDGES, *(_PASSAGES + name for name in ("likelihood", *_CHEAP, "bias")), "guidance")
 """What fitting the likelihood's weights leaves as it is; the beam was steered by the last."""
 _DEPTH = 10
 
@@ -167,6 +170,23 @@ def fit(
     return _with_margins(seen, whole, level)
 
 
+def fit_passages(seen: Sequence[Observed]) -> dict[str, float]:
+    """Weights for `Calibration.for_passages`; the first stage's order where none is better.
+
+    Raises:
+        InputError: If no query has a right candidate.
+    """
+    if not seen:
+        raise InputError("no query has a right candidate", "give queries that the index can answer")
+    names, columns = ("likelihood", *_CHEAP), [_columns(one, likelihood=True) for one in seen]
+    found = _named(_PASSAGES, names, *_fit(columns))
+    most = max(len(one.relevant) for one in seen)
+    if _mrr(seen, Calibration(**found).for_passages(), most) < _mrr(seen, None, most):
+        used = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+        found = _named(_PASSAGES, names, *_fit(columns, used))
+    return found
+
+
 def _columns(one: Observed, *, likelihood: bool = False, words: bool = False) -> Observed:
     return Observed(one.columns(likelihood=likelihood, words=words), one.relevant)
 
@@ -261,13 +281,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--level", type=float, default=0.95, help="of the margins, below 1")
     parser.add_argument("--verify", choices=("likelihood", "choice", "yesno"), default="likelihood")
+    parser.add_argument(
+        "--passages", action="store_true", help="fit the weights of pictures looking for passages"
+    )
     given = parser.parse_args(arguments)
     queries = list(read_queries(given.queries))
     chosen = random.Random(1).sample(queries, min(given.limit, len(queries)))
     settings = json.loads(given.output.read_text()) if given.output.is_file() else {}
     known = settings.get("calibration", {})
-    found = _fitted_judge(given, chosen) if given.verify != "likelihood" else _fitted(given, chosen)
-    kept = known if given.verify != "likelihood" else {k: known[k] for k in _KEPT if k in known}
+    if given.passages:
+        found, kept = _fitted_passages(given, chosen), known
+    elif given.verify != "likelihood":
+        found, kept = _fitted_judge(given, chosen), known
+    else:
+        found, kept = _fitted(given, chosen), {k: known[k] for k in _KEPT if k in known}
     settings["calibration"] = kept | {name: round(weight, 4) for name, weight in found.items()}
     given.output.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(settings["calibration"], indent=2))
@@ -281,6 +308,15 @@ def _fitted(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str,
         seen = observe(retriever, chosen, words=given.words)
     found = fit(seen, budget=given.budget, debias=debias, level=given.level)
     return {name: weight for name, weight in found.to_json().items() if name not in _KEPT}
+
+
+def _fitted_passages(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str, float]:
+    with GenerativeMMRetriever(given.index, candidates=given.candidates, budget=None) as retriever:
+        model: Any = retriever.model
+        # Where the likelihood has no weight it would not be looked at.
+        known = getattr(model, "calibration", None) or {}
+        model.calibration = {**known, f"{_PASSAGES}likelihood": 1.0}
+        return fit_passages(observe(retriever, chosen))
 
 
 def _fitted_judge(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,12 @@ class Calibration:
         debias: Weight of the unconditional log-probability in the beam.
         guidance: Weight of what a contrastive head says of the topics that a query may mean,
             beside the language model in the beam; zero leaves the choice to the latter.
+        passages_likelihood: Weight a nat per token where a picture looks for passages by clues,
+            see `for_passages`.
+        passages_contrastive: Weight of the cosine there.
+        passages_objects: Weight of the objects there.
+        passages_generation: Weight of the clues' score there.
+        passages_bias: Bias there.
         choice_scale: Weight of the log-odds that a choice among options gives.
         choice_bias: Log-odds added to it.
         yesno_scale: Weight of the log-odds of "yes" over "no".
@@ -81,6 +87,11 @@ class Calibration:
     words_reach_margin: float = math.inf
     debias: float = 1.0
     guidance: float = 4.0
+    passages_likelihood: float = 1.0
+    passages_contrastive: float = 5.0
+    passages_objects: float = 0.0
+    passages_generation: float = 1.0
+    passages_bias: float = -4.0
     choice_scale: float = 1.0
     choice_bias: float = 0.0
     yesno_scale: float = 1.0
@@ -99,6 +110,30 @@ class Calibration:
         if any(not name.startswith(("choice_", "yesno_")) for name in given):
             given = {"words_likelihood": 0.0} | given
         return cls(**given)
+
+    def for_passages(self) -> Calibration:
+        """The weights where a picture, with a question or alone, looks for passages by clues.
+
+        A question about a picture is seldom repeated where it is answered, so its likelihood
+        given a passage says little; the clues, which name what is seen, say most.
+        """
+        cheap = {
+            "contrastive": self.passages_contrastive,
+            "objects": self.passages_objects,
+            "generation": self.passages_generation,
+            "bias": self.passages_bias,
+        }
+        stages = ("", "cheap_", "words_")
+        changes = {f"{stage}{name}": value for stage in stages for name, value in cheap.items()}
+        return replace(
+            self,
+            **changes,
+            likelihood=self.passages_likelihood,
+            text_likelihood=0.0,
+            words_likelihood=self.passages_likelihood,
+            reach_margin=math.inf,
+            words_reach_margin=math.inf,
+        )
 
     def to_json(self) -> dict[str, float]:
         """The weights, for a model's settings; margins that are not known are left out."""

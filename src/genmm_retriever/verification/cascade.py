@@ -131,7 +131,12 @@ class Cascade:
         return gains
 
     def _look(self, parts: Parts, unseen: np.ndarray, read: np.ndarray) -> Steps[Parts]:
-        """Parts with the likelihoods of those that can still win, as far as the budget goes."""
+        """Parts with the likelihoods of those that can still win, as far as the budget goes.
+
+        Nobody is looked at where the likelihood has no weight.
+        """
+        if not self._weights.likelihood:
+            return parts
         order = np.argsort(-unseen, kind="stable")
         most = self._policy.budget.most(len(order), self._at_least)
         likelihood = parts.likelihood.copy()

@@ -7,6 +7,7 @@ from typing import Literal
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import MLLM
 from genmm_retriever.verification.budget import Budget
+from genmm_retriever.verification.calibration import Calibration
 from genmm_retriever.verification.choice import GROUP, ChoiceVerifier
 from genmm_retriever.verification.likelihood import LikelihoodVerifier
 from genmm_retriever.verification.protocol import Verifier
@@ -22,6 +23,7 @@ def make_verifier(
     budget: int | Literal["auto"] | None = "auto",
     budget_ms: float | None = None,
     cascade: bool | None = None,
+    passages: bool = False,
 ) -> Verifier:
     """A verifier with a budget.
 
@@ -32,6 +34,7 @@ def make_verifier(
             that SemCORE shows where the model chooses, else 16.
         budget_ms: Milliseconds that verifying a query may take; None for no limit.
         cascade: Of the likelihood; the others have no stages.
+        passages: Whether the likelihood's weights are those of `Calibration.for_passages`.
 
     Raises:
         InputError: If there is no verifier of that name.
@@ -43,4 +46,6 @@ def make_verifier(
         return ChoiceVerifier(model, budget=limits)
     if name == "yesno":
         return YesNoVerifier(model, budget=limits)
-    return LikelihoodVerifier(model, budget=limits, cascade=cascade)
+    weights = Calibration.of(model)
+    weights = weights.for_passages() if passages else weights
+    return LikelihoodVerifier(model, budget=limits, calibration=weights, cascade=cascade)
