@@ -126,7 +126,7 @@ def abstention_classes(options: Options) -> Measurement:
 
 def abstention_passages(options: Options) -> Measurement:
     """Questions about pictures, among glosses of which one answers, or none."""
-    queries, items = questions_of(options, 120)
+    queries, items = questions_of(options, 100)
     names = [item.id for item in items]
     model = models.load(options.model)
     with open_items(options, model, items, "glosses", identifiers="clue") as retriever:

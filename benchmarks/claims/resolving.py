@@ -51,7 +51,7 @@ def questions_of(options: Options, number: int) -> tuple[list[EvalQuery], list[I
 
 def reference_resolution(options: Options) -> Measurement:
     """Pictures of held-out classes, and glosses of which a few are theirs."""
-    queries, items = questions_of(options, 150)
+    queries, items = questions_of(options, 100)
     alone = [replace(query, query=Query(text=query.query.text)) for query in queries]
     with open_items(
         options, models.load(options.model), items, "glosses", identifiers="clue"
