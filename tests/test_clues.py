@@ -561,6 +561,17 @@ def test_pictures_look_for_passages_by_weights_of_their_own(build, photo):
     assert all("likelihood" in h.evidence.parts for h in hits[1] if not h.evidence.filled)
 
 
+def test_beside_pictures_the_usual_weights_hold(build, photo, pictures):
+    model = Seeing()
+    model.calibration = {"likelihood": 9.0}
+    model.generate = lambda prompts, *, num_return_sequences=1, **_: [
+        [f"a red thing {n}" for n in range(num_return_sequences)] for _ in prompts
+    ]
+    items = [*titled(), Item(id="picture", image=str(sorted(pictures.glob("*.png"))[0]))]
+    hits = build(items, model=model).retrieve("What is it?", image=str(photo), k=3)
+    assert all("likelihood" in h.evidence.parts for h in hits if not h.evidence.filled)
+
+
 def model_bias():
     return Calibration().passages_bias
 

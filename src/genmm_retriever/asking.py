@@ -104,6 +104,9 @@ class Asker:
         }
         self.verifier = make_verifier("likelihood", model, **self._limits)
         self._verifiers: dict[tuple[str, bool], Verifier] = {("likelihood", False): self.verifier}
+        self._only_passages = (
+            reader.settings.identifiers == "clue" and not reader.counts()["images"]
+        )
         self.first = _first_stage(reader, model, num_beams, self.verifier.calibration)
 
     def ask(
@@ -166,8 +169,7 @@ class Asker:
 
     def verifier_for(self, name: str, query: QueryView) -> Verifier:
         """The verifier of a name that suits a query, made on first use."""
-        clues = self.reader.settings.identifiers == "clue"
-        key = name, clues and query.image is not None
+        key = name, self._only_passages and query.image is not None
         if key not in self._verifiers:
             self._verifiers[key] = make_verifier(name, self.model, passages=key[1], **self._limits)
         return self._verifiers[key]

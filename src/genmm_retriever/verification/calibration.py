@@ -114,6 +114,7 @@ class Calibration:
     def for_passages(self) -> Calibration:
         """The weights where a picture, with a question or alone, looks for passages by clues.
 
+        For an index of clues that holds texts alone; pictures are compared with pictures.
         A question about a picture is seldom repeated where it is answered, so its likelihood
         given a passage says little; the clues, which name what is seen, say most.
         """
