@@ -19,9 +19,13 @@ ASKING = (
     "query_rewriting",
     "query_expansion",
     "reasoning_rounds",
+    "reference_resolution",
     "composed_queries",
     "composed_garments",
+    "reverse_consistency",
     "abstention",
+    "abstention_classes",
+    "abstention_passages",
     "planted_captions",
 )
 

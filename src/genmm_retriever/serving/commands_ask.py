@@ -191,7 +191,7 @@ def _step(step: QueryStep) -> str:
     done = printable(_cut(step.text)) if step.changed else "left as it was"
     why = f" ({printable(_cut(step.note))})" if step.note else ""
     tokens = "" if step.tokens is None else f"{step.tokens} tokens, "
-    return f"{step.adapter:<12}{done}{why}  {tokens}{step.seconds:.2f} s"
+    return f"{step.adapter:<7}  {done}{why}  {tokens}{step.seconds:.2f} s"
 
 
 def _wrote(found: GeneratedIdentifier) -> str:
