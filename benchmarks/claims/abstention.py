@@ -43,6 +43,7 @@ from benchmarks.claims.resolving import questions_of
 from benchmarks.corpora import captioned, models
 from benchmarks.corpora.composed import nearest_by_cosine
 from benchmarks.corpora.photos import Photo
+from benchmarks.corpora.questions import knowledge_folder
 from benchmarks.corpora.removed import removed_queries
 from benchmarks.harness import Bar, Benchmark, Measurement, Options, Skipped
 from genmm_retriever.corpus.lines import iter_jsonl
@@ -106,9 +107,7 @@ def abstention(options: Options) -> Measurement:
 
 def abstention_classes(options: Options) -> Measurement:
     """Names of classes, among photos of which one is of the class, or none."""
-    folder = options.knowledge
-    if folder is None or not (folder / "passages.jsonl").is_file():
-        raise Skipped("no knowledge base: give --knowledge DIR with queries.jsonl, passages.jsonl")
+    folder = knowledge_folder(options)
     photos = [one for one in read_knowledge(folder / "queries.jsonl") if one.held_out]
     photos = photos[: options.pick(200, QUICK_QUERIES)]
     titles = {line["id"]: line["title"] for _, line in iter_jsonl(folder / "passages.jsonl")}
@@ -139,7 +138,7 @@ def abstention_passages(options: Options) -> Measurement:
 def _measured(
     kept: Firsts,
     lost: dict[int, Firsts],
-    photos: int,
+    items: int,
     among_few: Mapping[int, tuple[Firsts, Firsts]] | None = None,
 ) -> Measurement:
     few = {f"among {size} photos": _of_few(*both) for size, both in (among_few or {}).items()}
@@ -156,7 +155,7 @@ def _measured(
         },
         details={
             "queries": len(kept.scores),
-            "items": photos,
+            "items": items,
             **few,
             "nearest_removed": list(lost),
             **{f"area_{name}": list(values) for name, values in ends.items()},

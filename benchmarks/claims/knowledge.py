@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.corpora import models
+from benchmarks.corpora.questions import knowledge_folder
 from benchmarks.harness import Bar, Benchmark, Condition, Measurement, Options, Skipped
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.corpus.lines import iter_jsonl
@@ -46,9 +47,7 @@ Ranks = list[int | None]
 
 def knowledge(options: Options) -> Measurement:
     """Recall of the gloss, as a ratio to captions and BM25: the least of R@1, R@5 and R@10."""
-    folder = options.knowledge
-    if folder is None or not (folder / "passages.jsonl").is_file():
-        raise Skipped("no knowledge base: give --knowledge DIR with queries.jsonl, passages.jsonl")
+    folder = knowledge_folder(options)
     queries = [query for query in read_knowledge(folder / "queries.jsonl") if query.held_out]
     passages = [record for _, record in iter_jsonl(folder / "passages.jsonl")]
     if options.quick:

@@ -19,8 +19,8 @@ from benchmarks.claims.asking import (
     shown,
 )
 from benchmarks.corpora import models
-from benchmarks.corpora.questions import GLOSSES, picture_questions
-from benchmarks.harness import Bar, Benchmark, Condition, Measurement, Options, Skipped
+from benchmarks.corpora.questions import GLOSSES, knowledge_folder, picture_questions
+from benchmarks.harness import Bar, Benchmark, Condition, Measurement, Options
 from genmm_retriever.evaluation.datasets import EvalQuery
 from genmm_retriever.querying import AdaptedRetriever, ReferenceResolver
 from genmm_retriever.schema import Item, Query
@@ -37,11 +37,8 @@ def questions_of(options: Options, number: int) -> tuple[list[EvalQuery], list[I
     Raises:
         Skipped: If `--knowledge` was not given or lacks its files.
     """
-    folder = options.knowledge
-    if folder is None or not (folder / "passages.jsonl").is_file():
-        raise Skipped("no knowledge base: give --knowledge DIR with queries.jsonl, passages.jsonl")
     made = picture_questions(
-        folder,
+        knowledge_folder(options),
         number=options.pick(number, QUICK_QUERIES),
         glosses=options.pick(GLOSSES, 24),
         seed=options.seed,

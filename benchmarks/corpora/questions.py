@@ -11,11 +11,24 @@ import random
 from pathlib import Path
 
 from benchmarks.corpora.photos import Made
+from benchmarks.harness import Options, Skipped
 from genmm_retriever.corpus.lines import iter_jsonl
 from genmm_retriever.training.clues import read_knowledge
 
 QUESTION = "What is it?"
 GLOSSES = 2_000
+
+
+def knowledge_folder(options: Options) -> Path:
+    """The folder of `--knowledge`.
+
+    Raises:
+        Skipped: If it was not given or lacks the passages.
+    """
+    folder = options.knowledge
+    if folder is None or not (folder / "passages.jsonl").is_file():
+        raise Skipped("no knowledge base: give --knowledge DIR with queries.jsonl, passages.jsonl")
+    return folder
 
 
 def picture_questions(
