@@ -94,6 +94,9 @@ def _make_builtin(seed: int = 0, **changes: Any) -> tuple[Any, Any]:
         "vision_model": "efficientnet-lite0",
         "image_size": 64,
         "grid": 2,
+        "lower_blocks": (2, 4),
+        "lower_dim": 64,
+        "usual_queries": 5,
         "object_slots": 4,
         "projector_dim": 16,
         "contrastive_dim": 24,
@@ -113,6 +116,7 @@ def _make_builtin(seed: int = 0, **changes: Any) -> tuple[Any, Any]:
             model.model.objects.confidence,
             model.contrastive.label_vectors,
             model.matching.label_vectors,
+            model.matching.usual,
         ):
             torch.nn.init.normal_(value)
         _calibrate(model.model.vision)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from benchmarks.harness import Options, Skipped
 from benchmarks.peers.dual_encoder import Captioned
 from genmm_retriever.corpus.images import open_image
+from genmm_retriever.models.builtin.mllm import BuiltinMLLM
 from genmm_retriever.models.sentences import MiniLMEncoder, SentenceEncoder
 from genmm_retriever.training.builtin.data import read_captioned
 
@@ -67,11 +68,16 @@ def vectors(
     grid = grid_features(paths, model, cache)
     spoken = _kept(cache, "sentences", ["MiniLM" if sentences is None else sentences.name, *texts],
                    texts, read)  # fmt: skip
-    return Captioned.of(grid, spoken, captions)
+    return Captioned.of(cells_of(grid, model), spoken, captions)
+
+
+def cells_of(features: NDArray[Any], model: Any) -> NDArray[Any]:
+    """Features [n, rows, d] without the lower layers, which the builtin model's last row is of."""
+    return features[:, :-1] if isinstance(model, BuiltinMLLM) else features
 
 
 def grid_features(paths: Sequence[Path], model: Any, cache: Path) -> NDArray[Any]:
-    """Features of pictures as the model sees them, [n, cells, d], kept between runs.
+    """Features of pictures as the model sees them, [n, rows, d], kept between runs.
 
     Raises:
         Skipped: If the model has no features that can be kept.

@@ -103,7 +103,7 @@ def composed_queries(
 
 
 def nearest_by_cosine(features: NDArray[Any], count: int) -> Nearness:
-    """Rank photos by the cosine of their vectors, [n, d] or [n, cells, d], nearest first.
+    """Rank photos by the cosine of their vectors, [n, d] or [n, rows, d], nearest first.
 
     Raises:
         ValueError: If there is not one vector a photo.

@@ -16,7 +16,7 @@ from benchmarks.corpora.composed import composed_queries
 from benchmarks.corpora.garments import garment_queries, read_garments
 from benchmarks.corpora.photos import Made, Photo, Record, read_photos, write_records
 from benchmarks.corpora.planted import planted_items
-from benchmarks.corpora.questions import picture_questions
+from benchmarks.corpora.questions import picture_questions, word_questions
 from benchmarks.corpora.removed import removed_queries
 from benchmarks.corpora.underspecified import underspecified_queries
 from benchmarks.corpora.verbose import verbose_queries
@@ -57,7 +57,8 @@ def _composed(given: argparse.Namespace, number: int | None) -> Made:
         from benchmarks.corpora import captioned, models
 
         paths = [photo.image for photo in photos]
-        features = captioned.grid_features(paths, models.load(given.model), given.cache)
+        model = models.load(given.model)
+        features = captioned.cells_of(captioned.grid_features(paths, model, given.cache), model)
     return composed_queries(
         photos, features, number=number, seed=given.seed, per_photo=given.per_photo
     )
@@ -70,11 +71,13 @@ def _garments(given: argparse.Namespace, number: int | None) -> Made:
     return garment_queries(garments, split=given.split or "test", number=number, seed=given.seed)
 
 
-def _questions(given: argparse.Namespace, number: int | None) -> Made:
+def _questions(
+    given: argparse.Namespace, number: int | None, make: Callable[..., Made] = picture_questions
+) -> Made:
     if given.knowledge is None:
         raise Skipped("give --knowledge DIR, a folder with queries.jsonl and passages.jsonl")
     held_out = (given.split or "dev") != "train"
-    return picture_questions(given.knowledge, number=number, held_out=held_out, seed=given.seed)
+    return make(given.knowledge, number=number, held_out=held_out, seed=given.seed)
 
 
 def _planted(given: argparse.Namespace, number: int | None) -> Made:
@@ -103,6 +106,12 @@ SETS = {
     ),
     "questions": TestSet(
         "pictures and a question that points at them, among glosses", None, _questions, ("items",)
+    ),
+    "wordings": TestSet(
+        "glosses asked for in words",
+        100,
+        lambda given, number: _questions(given, number, word_questions),
+        ("items",),
     ),
     "planted": TestSet(
         "text items, some of which give orders", 100, _planted, ("twins", "queries")
@@ -188,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--queries", type=Path, metavar="FILE", help="planted: what to ask")
     parser.add_argument(
-        "--items", type=Path, metavar="FILE", help="garments, questions: what to index"
+        "--items", type=Path, metavar="FILE", help="garments, questions, wordings: what to index"
     )
     parser.add_argument(
         "--deleted", type=Path, metavar="FILE", help="removed: ids to delete, one a line"

@@ -21,6 +21,7 @@ from genmm_retriever.verification import (
     Calibration,
     CandidateView,
     Parts,
+    Passages,
     QueryView,
     Verifier,
     make_verifier,
@@ -103,7 +104,9 @@ class Asker:
             "cascade": cascade,
         }
         self.verifier = make_verifier("likelihood", model, **self._limits)
-        self._verifiers: dict[tuple[str, bool], Verifier] = {("likelihood", False): self.verifier}
+        self._verifiers: dict[tuple[str, Passages | None], Verifier] = {
+            ("likelihood", None): self.verifier
+        }
         self._only_passages = (
             reader.settings.identifiers == "clue" and not reader.counts()["images"]
         )
@@ -169,9 +172,14 @@ class Asker:
 
     def verifier_for(self, name: str, query: QueryView) -> Verifier:
         """The verifier of a name that suits a query, made on first use."""
-        key = name, self._only_passages and query.image is not None
+        passages: Passages | None = None
+        if self._only_passages:
+            passages = "by words" if query.image is None else "by picture"
+        key = name, passages
         if key not in self._verifiers:
-            self._verifiers[key] = make_verifier(name, self.model, passages=key[1], **self._limits)
+            self._verifiers[key] = make_verifier(
+                name, self.model, passages=passages, **self._limits
+            )
         return self._verifiers[key]
 
     def _judged(

@@ -131,21 +131,25 @@ def test_an_adversarial_verifier_is_never_worse_than_the_first_stage(truth, kept
             assert (np.diff(found.unseen(parts)[order]) <= 0).all()
 
 
-def test_weights_for_passages_are_never_worse_than_the_first_stage():
+@pytest.mark.parametrize(("pictured", "prefix"), [(True, "passages_"), (False, "texts_")])
+def test_weights_for_passages_are_never_worse_than_the_first_stage(pictured, prefix):
     good = queries([2.0, 10.0, 9.0, 0.2])
-    found = calibration.fit_passages(good)
-    assert found["passages_contrastive"] / found["passages_likelihood"] == pytest.approx(
+    found = calibration.fit_passages(good, pictured=pictured)
+    assert {name.removeprefix(prefix) for name in found} == {
+        "likelihood", "contrastive", "objects", "generation", "bias",
+    }  # fmt: skip
+    assert found[prefix + "contrastive"] / found[prefix + "likelihood"] == pytest.approx(
         5, rel=0.35
     )
     truth = [0.0, 8.0, -60.0, 0.3]
     misled = queries(truth)
-    kept = calibration.fit_passages(misled)
-    assert kept["passages_likelihood"] == kept["passages_contrastive"] == 0.0
-    assert kept["passages_generation"] > 0
-    weights = calibration.Calibration(**kept).for_passages()
+    kept = calibration.fit_passages(misled, pictured=pictured)
+    assert kept[prefix + "likelihood"] == kept[prefix + "contrastive"] == 0.0
+    assert kept[prefix + "generation"] > 0
+    weights = calibration.Calibration(**kept).for_passages(pictured=pictured)
     assert reciprocal_rank(misled, weights) == reciprocal_rank(misled, None)
     with pytest.raises(InputError, match="no query"):
-        calibration.fit_passages([])
+        calibration.fit_passages([], pictured=pictured)
 
 
 def test_margins_lose_the_best_of_no_more_queries_than_agreed():

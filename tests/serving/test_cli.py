@@ -28,6 +28,7 @@ COMMANDS = [
     "train",
     "train builtin",
     "train composer",
+    "train matching",
     "doctor",
 ]
 
@@ -288,6 +289,27 @@ def test_train_composer_hands_its_options_on(genmm, monkeypatch, tmp_path):
         "progress": False,
     }
     assert genmm("train", "composer", "a.jsonl", "-o", tmp_path)[0] == 2
+
+
+def test_train_matching_hands_its_options_on(genmm, monkeypatch, tmp_path):
+    seen = {}
+
+    def train(sources, output, **options):
+        seen.update(options, files=[one.name for one in sources], output=output)
+        return {"matching_loss": 2.0}
+
+    module = types.ModuleType("genmm_retriever.training.builtin")
+    module.train_matching = train
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    code, out, err = genmm(
+        "train", "matching", "a.jsonl", "-o", tmp_path, "--seed", 3, "--json", "-q"
+    )
+    assert code == 0, err
+    assert json.loads(out) == {"output": str(tmp_path), "matching_loss": 2.0}
+    assert seen == {
+        "files": ["a.jsonl"], "output": tmp_path, "seed": 3, "device": None, "progress": False,
+    }  # fmt: skip
+    assert genmm("train", "matching", "a.jsonl")[0] == 2
 
 
 def test_train_hands_its_options_on(genmm, monkeypatch, tmp_path):

@@ -15,6 +15,7 @@ from genmm_retriever.training.builtin.contrastive import (
     train_contrastive,
     worded_side,
 )
+from genmm_retriever.training.builtin.matching import fit_matching
 
 PICTURES, CAPTIONS = 40, 3
 
@@ -23,6 +24,8 @@ PICTURES, CAPTIONS = 40, 3
 def config():
     return GenmmBuiltinConfig(
         vision_dim=24,
+        lower_dim=6,
+        usual_queries=7,
         num_labels_vision=10,
         contrastive_dim=16,
         contrastive_hidden=64,
@@ -36,7 +39,8 @@ def toy():
     draw = torch.Generator().manual_seed(0)
     meaning = torch.randn(PICTURES, 12, generator=draw)
     spread = torch.randn(12, 24, generator=draw)
-    features = (meaning @ spread)[:, None] + 0.1 * torch.randn(PICTURES, 4, 24, generator=draw)
+    features = (meaning @ spread)[:, None] + 0.1 * torch.randn(PICTURES, 5, 24, generator=draw)
+    features[:, -1] = 0  # nothing in the lower layers
     owner = np.repeat(np.arange(PICTURES), CAPTIONS)
     sentences = meaning[owner] + 0.1 * torch.randn(len(owner), 12, generator=draw)
     probabilities = torch.full((PICTURES, 10), 0.1)
@@ -76,7 +80,7 @@ def test_words_tell_apart_what_sentence_vectors_do_not(config, toy):
         [PICTURES + i % 5, int(one), PICTURES][: 2 + i % 2] for i, one in enumerate(toy.owner)
     ]
     side = worded_side(head, blind, tokens, embedding)
-    train_contrastive(head, blind, side, epochs=60, batch=20, progress=False)
+    train_contrastive(head, blind, side, epochs=90, batch=20, progress=False)
     with torch.no_grad():
         pictures = head.embed_images(blind.features, blind.probabilities)
         found = (side(range(len(tokens))) @ pictures.T).argmax(dim=1)
@@ -84,6 +88,40 @@ def test_words_tell_apart_what_sentence_vectors_do_not(config, toy):
         padded = head.embed_texts(blind.sentences[[4]], longer, embedding)
         assert torch.allclose(side([4]), padded, atol=1e-6)  # nothing beyond the end is read
     assert float((found.numpy() == toy.owner).mean()) > 0.8
+
+
+def test_what_only_the_lower_layers_show_is_learnt_and_hubs_are_known(config, toy):
+    draw = torch.Generator().manual_seed(2)
+    features = torch.zeros_like(toy.features)
+    features[:, -1, :6] = 3 + 5 * torch.randn(PICTURES, 6, generator=draw)
+    data = ContrastiveData(features, toy.probabilities, toy.sentences, toy.owner)
+    tokens = [[int(one)] for one in toy.owner]
+    embedding = torch.randn(PICTURES, config.text_config.hidden_size, generator=draw)
+    torch.manual_seed(1)
+    head = WordedHead(config)
+    fit_matching(head, data, tokens, embedding, progress=False, epochs=120, batch=20)
+    torch.testing.assert_close(head.lower_mean, features[:, -1, :6].mean(dim=0))
+    with torch.no_grad():
+        pictures = head.embed_images(features, toy.probabilities)
+        texts = head.embed_texts(toy.sentences, padded_words(tokens), embedding)
+    found = (texts @ pictures.T).argmax(dim=1).numpy()
+    assert float((found == toy.owner).mean()) > 0.5  # by chance one in forty
+    assert float(head.usual_shares.sum()) == pytest.approx(1)
+    assert float(head.nearness(pictures).mean()) == pytest.approx(0, abs=1e-6)
+    # What is nearest to all texts is nearest to the few that stand for them.
+    near, to_all = head.nearness(pictures).numpy(), (20 * pictures @ texts.T).logsumexp(1).numpy()
+    assert np.corrcoef(near, to_all)[0, 1] > 0.7
+
+
+def test_fewer_texts_than_usual_queries_are_enough(config, toy):
+    few = ContrastiveData(
+        toy.features[:2], toy.probabilities[:2], toy.sentences[[0, 3]], np.array([0, 1])
+    )
+    embedding = torch.randn(4, config.text_config.hidden_size)
+    head = WordedHead(config)
+    fit_matching(head, few, [[0], [1]], embedding, progress=False, epochs=1)
+    assert int((head.usual_shares > 0).sum()) == 2
+    assert head.nearness(torch.nn.functional.normalize(torch.randn(3, 16), dim=-1)).isfinite().all()
 
 
 def test_texts_of_different_lengths_in_one_table():
@@ -112,7 +150,7 @@ def test_labels_reach_sentence_space_through_the_shared_map(config):
                 value.zero_()
         head.label_vectors.copy_(torch.randn(10, 12))
         seen = torch.eye(10)
-        images = head.embed_images(torch.randn(10, 4, 24), seen)
+        images = head.embed_images(torch.randn(10, 5, 24), seen)
         texts = head.embed_texts(head.label_vectors)
     torch.testing.assert_close(images, texts)
     assert "label_vectors" not in dict(head.named_parameters())

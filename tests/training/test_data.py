@@ -82,4 +82,17 @@ def test_mirrored_features_swap_the_columns_of_the_grid():
     assert torch.equal(mixed[0], plain[1])
     assert torch.equal(mixed[1], plain[0][[2, 1, 0, 5, 4, 3, 8, 7, 6]])
     assert torch.equal(data.batch([0], flip=[False]), plain[:1])
+
+
+def test_lower_layers_stay_where_they_are_in_a_mirror():
+    rows = np.arange(5 * 2, dtype=np.float16).reshape(1, 5, 2)
+    data = CaptionedImages([Path("a")], [["x"]], rows)
+    [mirrored] = data.batch([0], flip=[True], grid=2)
+    assert torch.equal(mirrored, torch.from_numpy(rows)[0][[1, 0, 3, 2, 4]])
+    assert len(data) == 1
+
+
+def test_a_collection_is_as_long_as_its_pictures():
+    cells = np.zeros((2, 9, 2), dtype=np.float16)
+    data = CaptionedImages([Path("a"), Path("b")], [["x"], ["y"]], cells)
     assert len(data) == 2

@@ -96,18 +96,18 @@ def test_words_count_where_they_were_read():
     assert some.of(1) == {"text_likelihood": 3.0, "contrastive": 0.5, "objects": 0.25}
 
 
-def test_passages_have_weights_of_their_own_whether_looked_at_or_not():
+@pytest.mark.parametrize("pictured", [True, False])
+def test_passages_have_weights_of_their_own_whether_looked_at_or_not(pictured):
+    prefix, other = ("passages_", "texts_") if pictured else ("texts_", "passages_")
+    own = {"likelihood": 2.0, "contrastive": 3.0, "objects": 4.0, "generation": 0.5, "bias": -1.0}
     weights = Calibration(
-        passages_likelihood=2.0,
-        passages_contrastive=3.0,
-        passages_objects=4.0,
-        passages_generation=0.5,
-        passages_bias=-1.0,
+        **{prefix + name: value for name, value in own.items()},
+        **{other + name: 7.0 for name in own},
         text_likelihood=9.0,
         reach_margin=1.0,
         words_reach_margin=1.0,
         guidance=2.5,
-    ).for_passages()
+    ).for_passages(pictured=pictured)
     some = parts([0.5, NAN], [0.1, 0.2], [0.5, 0.25], [4.0, 8.0])
     np.testing.assert_allclose(weights.full(some), [-1 + 1 + 0.3 + 2 + 2, -1 + 0.6 + 1 + 4])
     np.testing.assert_allclose(weights.unseen(some), [-1 + 0.3 + 2 + 2, -1 + 0.6 + 1 + 4])

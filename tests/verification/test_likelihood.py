@@ -103,10 +103,16 @@ def test_pictures_are_held_against_what_is_composed_and_texts_against_the_sum(
 
 def test_cosines_of_pictures_and_texts(tiny_builtin, looks, mixed):
     parts = LikelihoodVerifier(tiny_builtin).cheap_parts(QueryView("a boat"), mixed)
+    seen = tiny_builtin.embed_images(torch.stack([looks[n].features for n in (2, 0)]))
+    near, other = tiny_builtin.nearness(seen).tolist()
+    assert near != pytest.approx(other, abs=1e-4)
     query = tiny_builtin.embed_texts(["a boat"])[0]
     picture = tiny_builtin.embed_images(looks[2].features[None])[0]
     text = tiny_builtin.embed_texts([mixed[9].words])[0]
-    assert parts.contrastive[2] == pytest.approx(float(picture @ query), abs=1e-5)
+    assert parts.contrastive[2] == pytest.approx(float(picture @ query) - near, abs=1e-5)
+    by_picture = LikelihoodVerifier(tiny_builtin).cheap_parts(QueryView(image=looks[4]), mixed)
+    asked = tiny_builtin.embed_images(looks[4].features[None])[0]
+    assert by_picture.contrastive[2] == pytest.approx(float(picture @ asked), abs=1e-5)
     assert parts.contrastive[9] == pytest.approx(float(text @ query), abs=1e-5)
     assert np.isnan(parts.likelihood).all()
     assert np.isnan(parts.generation[0])

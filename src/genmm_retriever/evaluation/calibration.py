@@ -10,8 +10,9 @@ are found too, then one scale and one bias that make probabilities of them (Plat
 Margins say who can still win (`evaluation.margins`). If the order so found is worse on the
 judged queries than that of the first stage, the latter is kept.
 
-With `--passages` only the weights with which pictures look for passages by clues are fitted, on an
-index of clues and questions about pictures (`benchmarks.corpora.make questions` makes both); with
+With `--passages` only the weights with which passages are looked for by clues are fitted, on an
+index of clues and questions about pictures (`benchmarks.corpora.make questions` makes both), in
+words alone (`benchmarks.corpora.make wordings`), or both; with
 `--verify choice` or `--verify yesno` only the scale and bias of that verifier
 (`evaluation.platt`). All other weights stay.
 """
@@ -50,8 +51,13 @@ which no caption of theirs named.
 """
 _CHEAP = ("contrastive", "objects", "generation")
 _JUDGES = ("choice_scale", "choice_bias", "yesno_scale", "yesno_bias")
-_PASSAGES = "passages_"
-_KEPT = (*_JUDGES, *(_PASSAGES + name for name in ("likelihood", *_CHEAP, "bias")), "guidance")
+_PASSAGES = {True: "passages_", False: "texts_"}
+"""Weights for queries with a picture, and without."""
+_KEPT = (
+    *_JUDGES,
+    *(way + name for way in _PASSAGES.values() for name in ("likelihood", *_CHEAP, "bias")),
+    "guidance",
+)
 """What fitting the likelihood's weights leaves as it is; the beam was steered by the last."""
 _DEPTH = 10
 
@@ -170,8 +176,12 @@ def fit(
     return _with_margins(seen, whole, level)
 
 
-def fit_passages(seen: Sequence[Observed]) -> dict[str, float]:
+def fit_passages(seen: Sequence[Observed], *, pictured: bool) -> dict[str, float]:
     """Weights for `Calibration.for_passages`; the first stage's order where none is better.
+
+    Args:
+        seen: Queries with at least one right candidate each.
+        pictured: Whether they have pictures.
 
     Raises:
         InputError: If no query has a right candidate.
@@ -179,11 +189,14 @@ def fit_passages(seen: Sequence[Observed]) -> dict[str, float]:
     if not seen:
         raise InputError("no query has a right candidate", "give queries that the index can answer")
     names, columns = ("likelihood", *_CHEAP), [_columns(one, likelihood=True) for one in seen]
-    found = _named(_PASSAGES, names, *_fit(columns))
+    prefix = _PASSAGES[pictured]
+    found = _named(prefix, names, *_fit(columns))
     most = max(len(one.relevant) for one in seen)
-    if _mrr(seen, Calibration(**found).for_passages(), most) < _mrr(seen, None, most):
+    if _mrr(seen, Calibration(**found).for_passages(pictured=pictured), most) < _mrr(
+        seen, None, most
+    ):
         used = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-        found = _named(_PASSAGES, names, *_fit(columns, used))
+        found = _named(prefix, names, *_fit(columns, used))
     return found
 
 
@@ -282,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=float, default=0.95, help="of the margins, below 1")
     parser.add_argument("--verify", choices=("likelihood", "choice", "yesno"), default="likelihood")
     parser.add_argument(
-        "--passages", action="store_true", help="fit the weights of pictures looking for passages"
+        "--passages", action="store_true", help="fit how passages are looked for by clues"
     )
     given = parser.parse_args(arguments)
     queries = list(read_queries(given.queries))
@@ -315,8 +328,13 @@ def _fitted_passages(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> 
         model: Any = retriever.model
         # Where the likelihood has no weight it would not be looked at.
         known = getattr(model, "calibration", None) or {}
-        model.calibration = {**known, f"{_PASSAGES}likelihood": 1.0}
-        return fit_passages(observe(retriever, chosen))
+        model.calibration = {**known, **{f"{way}likelihood": 1.0 for way in _PASSAGES.values()}}
+        found: dict[str, float] = {}
+        for pictured in (True, False):
+            some = [one for one in chosen if (one.query.image is not None) == pictured]
+            if some:
+                found |= fit_passages(observe(retriever, some), pictured=pictured)
+        return found
 
 
 def _fitted_judge(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str, float]:

@@ -265,6 +265,19 @@ class DualEncoder(Protocol):
 
 
 @runtime_checkable
+class NearToMany(DualEncoder, Protocol):
+    """A contrastive view that knows which pictures are near to whatever is asked for."""
+
+    def nearness(self, images: Tensor) -> Tensor:
+        """What to take off the cosines of pictures with a text, [n], float32.
+
+        Args:
+            images: Unit vectors of n pictures, [n, d].
+        """
+        ...
+
+
+@runtime_checkable
 class Composing(DualEncoder, Protocol):
     """A contrastive view that knows what a picture and a change to it lead to."""
 

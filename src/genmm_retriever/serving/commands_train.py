@@ -18,6 +18,7 @@ Minutes = Annotated[
 ]
 BUILTIN = "train builtin"
 COMPOSER = "train composer"
+MATCHING = "train matching"
 """Names with a blank in them, beside `train`: see `TrainGroup`."""
 
 
@@ -25,12 +26,12 @@ class TrainGroup(typer.core.TyperGroup):
     """Commands of which `train INDEX` and `train builtin SOURCE...` are two.
 
     `builtin` is a name of the second, not of an index; an index of that name is `./builtin`. So
-    it is with `train composer`.
+    it is with `train composer` and `train matching`.
     """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the words name, and the words that are left."""
-        if (name := " ".join(args[:2])) in (BUILTIN, COMPOSER):
+        if (name := " ".join(args[:2])) in (BUILTIN, COMPOSER, MATCHING):
             args = [name, *args[2:]]
         return super().resolve_command(ctx, args)
 
@@ -50,6 +51,9 @@ def register(app: typer.Typer) -> None:
         COMPOSER,
         example="genmm train composer flickr8k/train.jsonl --triplets t.jsonl --output weights",
     )(train_composer)
+    command(app, MATCHING, example="genmm train matching flickr8k/train.jsonl --output weights")(
+        train_matching
+    )
 
 
 def train(
@@ -193,3 +197,23 @@ def train_composer(
     result = train(source, triplets, output, seed=seed, device=device, progress=console.progress)
     data = {"output": str(output), **result}
     console.result(data, "\n".join(f"{name:<24}{value}" for name, value in data.items()))
+
+
+def train_matching(
+    console: Console,
+    source: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="JSONL files of captioned images."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="For head.safetensors.")
+    ],
+    seed: Annotated[int, typer.Option(help="Of the weights, the order and dropout.")] = 0,
+    device: Device = None,
+) -> None:
+    """Train the builtin model's second contrastive head, the rest staying as it is."""
+    from ..training.builtin import train_matching as train
+
+    result = train(source, output, seed=seed, device=device, progress=console.progress)
+    data = {"output": str(output), **result}
+    console.result(data, "\n".join(f"{name:<20}{value}" for name, value in data.items()))

@@ -5,7 +5,7 @@ from genmm_retriever.verification.calibration import Calibration
 from genmm_retriever.verification.choice import ChoiceVerifier
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
 from genmm_retriever.verification.likelihood import LikelihoodVerifier
-from genmm_retriever.verification.making import make_verifier
+from genmm_retriever.verification.making import Passages, make_verifier
 from genmm_retriever.verification.protocol import Verifier, verify_all
 from genmm_retriever.verification.yesno import YesNoVerifier
 
@@ -16,6 +16,7 @@ __all__ = [
     "ChoiceVerifier",
     "LikelihoodVerifier",
     "Parts",
+    "Passages",
     "QueryView",
     "Verifier",
     "YesNoVerifier",

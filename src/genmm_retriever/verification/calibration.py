@@ -59,6 +59,11 @@ class Calibration:
         passages_objects: Weight of the objects there.
         passages_generation: Weight of the clues' score there.
         passages_bias: Bias there.
+        texts_likelihood: Weight a nat per token where words look for passages by clues.
+        texts_contrastive: Weight of the cosine there.
+        texts_objects: Weight of the objects there.
+        texts_generation: Weight of the clues' score there.
+        texts_bias: Bias there.
         choice_scale: Weight of the log-odds that a choice among options gives.
         choice_bias: Log-odds added to it.
         yesno_scale: Weight of the log-odds of "yes" over "no".
@@ -92,6 +97,11 @@ class Calibration:
     passages_objects: float = 0.0
     passages_generation: float = 1.0
     passages_bias: float = -4.0
+    texts_likelihood: float = 1.0
+    texts_contrastive: float = 5.0
+    texts_objects: float = 0.0
+    texts_generation: float = 1.0
+    texts_bias: float = -4.0
     choice_scale: float = 1.0
     choice_bias: float = 0.0
     yesno_scale: float = 1.0
@@ -111,27 +121,28 @@ class Calibration:
             given = {"words_likelihood": 0.0} | given
         return cls(**given)
 
-    def for_passages(self) -> Calibration:
-        """The weights where a picture, with a question or alone, looks for passages by clues.
+    def for_passages(self, *, pictured: bool) -> Calibration:
+        """The weights with which passages are looked for by clues.
 
-        For an index of clues that holds texts alone; pictures are compared with pictures.
-        A question about a picture is seldom repeated where it is answered, so its likelihood
-        given a passage says little; the clues, which name what is seen, say most.
+        For an index of clues that holds texts alone; pictures are compared with pictures. The
+        clues, which stand in the passages word for word, say most. A question about a picture
+        is seldom repeated where it is answered, so its likelihood given a passage says little.
+
+        Args:
+            pictured: Whether the query has a picture; with or without words.
         """
-        cheap = {
-            "contrastive": self.passages_contrastive,
-            "objects": self.passages_objects,
-            "generation": self.passages_generation,
-            "bias": self.passages_bias,
-        }
+        prefix = "passages_" if pictured else "texts_"
+        names = ("contrastive", "objects", "generation", "bias")
+        cheap = {name: getattr(self, prefix + name) for name in names}
+        likelihood: float = getattr(self, f"{prefix}likelihood")
         stages = ("", "cheap_", "words_")
         changes = {f"{stage}{name}": value for stage in stages for name, value in cheap.items()}
         return replace(
             self,
             **changes,
-            likelihood=self.passages_likelihood,
+            likelihood=likelihood,
             text_likelihood=0.0,
-            words_likelihood=self.passages_likelihood,
+            words_likelihood=likelihood,
             reach_margin=math.inf,
             words_reach_margin=math.inf,
         )

@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from genmm_retriever.models.base import MLLM, Composing, DualEncoder, ImagePart, ObjectMatcher
+from genmm_retriever.models.base import (
+    MLLM,
+    Composing,
+    DualEncoder,
+    ImagePart,
+    NearToMany,
+    ObjectMatcher,
+)
 from genmm_retriever.verification.features import CandidateView, Parts, QueryView
 
 
@@ -41,7 +48,11 @@ def _cosines(model: MLLM, query: QueryView, candidates: Sequence[CandidateView])
         # Changes lead from pictures to pictures; beside texts the words are rather a question.
         if words is not None and image is not None and isinstance(model, Composing):
             [looked_for] = model.compose(image, words)
-        cosines[pictures] = (found @ looked_for).cpu().numpy()
+        near = found @ looked_for
+        # What words usually look for is known, not what pictures do.
+        if image is None and isinstance(model, NearToMany):
+            near = near - model.nearness(found)
+        cosines[pictures] = near.cpu().numpy()
     if texts:
         found = model.embed_texts([candidates[i].words for i in texts])
         cosines[texts] = (found @ wanted).cpu().numpy()

@@ -13,6 +13,8 @@ from genmm_retriever.verification.likelihood import LikelihoodVerifier
 from genmm_retriever.verification.protocol import Verifier
 from genmm_retriever.verification.yesno import YesNoVerifier
 
+Passages = Literal["by picture", "by words"]
+"""How passages alone are looked for by clues."""
 _USUAL = {"likelihood": 16, "choice": GROUP, "yesno": 16}
 
 
@@ -23,7 +25,7 @@ def make_verifier(
     budget: int | Literal["auto"] | None = "auto",
     budget_ms: float | None = None,
     cascade: bool | None = None,
-    passages: bool = False,
+    passages: Passages | None = None,
 ) -> Verifier:
     """A verifier with a budget.
 
@@ -34,7 +36,8 @@ def make_verifier(
             that SemCORE shows where the model chooses, else 16.
         budget_ms: Milliseconds that verifying a query may take; None for no limit.
         cascade: Of the likelihood; the others have no stages.
-        passages: Whether the likelihood's weights are those of `Calibration.for_passages`.
+        passages: How they are looked for, in an index of clues that holds passages alone; the
+            likelihood's weights are then those of `Calibration.for_passages`.
 
     Raises:
         InputError: If there is no verifier of that name.
@@ -47,5 +50,6 @@ def make_verifier(
     if name == "yesno":
         return YesNoVerifier(model, budget=limits)
     weights = Calibration.of(model)
-    weights = weights.for_passages() if passages else weights
+    if passages is not None:
+        weights = weights.for_passages(pictured=passages == "by picture")
     return LikelihoodVerifier(model, budget=limits, calibration=weights, cascade=cascade)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,29 @@ def test_grid_features_are_the_means_of_the_cells(parts, noise):
         maps = model.model.vision.extract_features(pixels)
         found = model.get_image_features(pixels)
     side = maps.shape[-1] // 2
-    assert found.shape == (1, 4, 1280)
+    assert found.shape == (1, 5, 1280)
     # Row by row from the top left.
     torch.testing.assert_close(found[0, 1], maps[0, :, :side, side:].mean(dim=(1, 2)))
     torch.testing.assert_close(found[0, 2], maps[0, :, side:, :side].mean(dim=(1, 2)))
+
+
+def test_the_last_row_is_the_means_of_lower_blocks(parts, noise):
+    model, _ = parts
+    pixels = pixel_values([noise(90, 50), noise(seed=8)], 64)
+    vision = model.model.vision
+    with torch.no_grad():
+        found = model.get_image_features(pixels)
+        maps = vision._swish(vision._bn0(vision._conv_stem(pixels)))
+        means = []
+        for place, block in enumerate(vision._blocks):
+            maps = block(maps)
+            if place in model.config.lower_blocks:
+                means.append(maps.mean(dim=(2, 3)))
+    lower = torch.cat(means, dim=1)
+    assert lower.shape == (2, model.config.lower_dim)
+    torch.testing.assert_close(found[:, -1, :64], lower)
+    assert not found[:, -1, 64:].any()
+    assert not vision._blocks[2]._forward_hooks
 
 
 def test_classifying_cells_is_classifying_the_picture(parts, noise):
@@ -219,7 +239,7 @@ def test_a_prompt_may_begin_the_answer(tiny_builtin):
 def test_features_in_half_precision_describe_the_same_picture(tiny_builtin, noise):
     images = [noise(seed=s) for s in range(3)]
     features = tiny_builtin.encode_images(images)
-    assert features.shape == (3, 4, 1280)
+    assert features.shape == (3, 5, 1280)
     assert features.dtype == torch.float16
     tokens = [[40, 41, 42, 2]] * 3
     by_pixels = tiny_builtin.score([Prompt((ImagePart(i),)) for i in images], tokens)
@@ -239,12 +259,36 @@ def test_contrastive_vectors_are_unit_and_by_row(tiny_builtin, noise):
     assert not vectors.requires_grad
 
 
+def test_nearness_is_what_pictures_have_in_common_with_usual_queries(make_builtin):
+    model, processor = make_builtin()
+    head, tiny = model.matching, BuiltinMLLM(model, processor)
+    usual = torch.nn.functional.normalize(torch.randn(5, 24), dim=-1)
+    with torch.no_grad():
+        head.usual.copy_(usual)
+        head.usual_shares.copy_(torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]))
+        head.usual_nearness.fill_(0.1)
+    own = torch.nn.functional.normalize(torch.randn(3, 24), dim=-1)
+    other = torch.nn.functional.normalize(torch.randn(3, 24), dim=-1)
+    joined = torch.cat([0.5 * other, 0.75**0.5 * own], dim=-1)
+    wanted = []
+    for one in own.tolist():
+        cosines = [sum(a * b for a, b in zip(one, row, strict=True)) for row in usual.tolist()]
+        odds = zip((0.4, 0.3, 0.2, 0.1, 0.0), cosines, strict=True)
+        near = math.log(sum(share * math.exp(20 * cosine) for share, cosine in odds)) / 20
+        wanted.append(0.75 * 0.75 * (near - 0.1))
+    torch.testing.assert_close(tiny.nearness(joined), torch.tensor(wanted))
+    # Equal queries have the cosine with one of them.
+    with torch.no_grad():
+        head.usual.copy_(usual[:1].expand(5, -1))
+    torch.testing.assert_close(head.near_to_usual(own), own @ usual[0])
+
+
 def test_object_words_name_what_is_likely_enough(tiny_builtin):
     rows = tiny_builtin.model.model.vision._fc.weight
     # A picture that looks like class 207 and nothing else.
     direction = rows[207] - rows.mean(dim=0)
     cell = (200 * direction / direction.norm()).detach()
-    features = cell.expand(1, 4, -1).clone()
+    features = cell.expand(1, 5, -1).clone()
     [seen] = tiny_builtin.object_words(features, least=0.5)
     assert [name for name, _ in seen] == ["golden retriever"]
     assert seen[0][1] > 0.5

@@ -25,7 +25,7 @@ def _flow(**more: int) -> CellFlow:
 
 def _inputs(n: int = 5) -> tuple[Tensor, Tensor]:
     make = torch.Generator().manual_seed(1)
-    return torch.randn(n, 9, 24, generator=make), torch.randn(n, 10, 24, generator=make)
+    return torch.randn(n, 10, 24, generator=make), torch.randn(n, 10, 24, generator=make)
 
 
 def test_begins_as_identity() -> None:

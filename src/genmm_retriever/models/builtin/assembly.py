@@ -39,7 +39,7 @@ from genmm_retriever.models.sentences import MiniLMEncoder
 ASSETS = Path(__file__).parent / "assets"
 HEAD_FILE = "head.safetensors"
 COMPOSER_FILE = "composer.safetensors"
-_FORMAT = "1"
+_FORMAT = "2"
 """Changes when the same assets would be assembled into another folder."""
 
 
@@ -106,7 +106,7 @@ def _assemble(gguf: Path, assets: Path, folder: Path) -> None:
             f"{assets / HEAD_FILE} cannot be used: {str(error).splitlines()[0]}",
             "reinstall the package",
         ) from error
-    trained = ("model.projector.", "contrastive.image", "matching.image")
+    trained = ("model.projector.", "contrastive.image", "matching.image", "matching.lower")
     lost = [name for name in missing if name.startswith(trained)]
     if lost or unexpected:
         raise ModelError(

@@ -20,6 +20,9 @@ class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         vision_dim: Channels of the last feature map.
         image_size: Side of the square that pictures are resized to, in pixels.
         grid: Cells a side after average pooling.
+        lower_blocks: Blocks of the vision backbone whose means stand beside the cells; earlier
+            layers see colours and textures that the last one has done with.
+        lower_dim: Channels of these blocks in all.
         num_labels_vision: Classes of the classifier.
         object_slots: Token positions for object words.
         object_labels: Labels offered at most.
@@ -28,6 +31,7 @@ class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         contrastive_dim: Width of the contrastive head's vectors.
         contrastive_hidden: Hidden width of the contrastive head.
         sentence_dim: Width of the sentence encoder that the contrastive head reads.
+        usual_queries: Centres of the queries that pictures are usually asked for with.
         topics: Names of the topics that begin identifiers, in the order of the head's vectors.
         image_token_id: Placeholder of a picture's positions; beyond the language model's
             vocabulary.
@@ -43,6 +47,8 @@ class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         vision_dim: int = 1280,
         image_size: int = 260,
         grid: int = 3,
+        lower_blocks: Sequence[int] = (3, 6, 10, 14, 19),
+        lower_dim: int = 488,
         num_labels_vision: int = 1000,
         object_slots: int = 8,
         object_labels: int = 3,
@@ -51,6 +57,7 @@ class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         contrastive_dim: int = 512,
         contrastive_hidden: int = 1024,
         sentence_dim: int = 384,
+        usual_queries: int = 200,
         topics: Sequence[str] = (),
         image_token_id: int = 49152,
         **kwargs: Any,
@@ -62,6 +69,8 @@ class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.vision_dim = vision_dim
         self.image_size = image_size
         self.grid = grid
+        self.lower_blocks = list(lower_blocks)
+        self.lower_dim = lower_dim
         self.num_labels_vision = num_labels_vision
         self.object_slots = object_slots
         self.object_labels = object_labels
@@ -70,10 +79,16 @@ class GenmmBuiltinConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.contrastive_dim = contrastive_dim
         self.contrastive_hidden = contrastive_hidden
         self.sentence_dim = sentence_dim
+        self.usual_queries = usual_queries
         self.topics = list(topics)
         self.image_token_id = image_token_id
         kwargs.setdefault("tie_word_embeddings", True)
         super().__init__(**kwargs)
+
+    @property
+    def feature_rows(self) -> int:
+        """Rows of a picture's features: the cells, and one of the lower layers."""
+        return self.grid * self.grid + 1
 
     @property
     def image_seq_length(self) -> int:

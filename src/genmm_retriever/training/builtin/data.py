@@ -20,7 +20,8 @@ class CaptionedImages:
     Attributes:
         paths: One file a picture.
         captions: Human captions, at least one a picture.
-        features: [pictures, cells, vision_dim], float16, possibly memory-mapped.
+        features: Of `get_image_features`, [pictures, rows, vision_dim], float16, possibly
+            memory-mapped.
     """
 
     paths: list[Path]
@@ -32,10 +33,12 @@ class CaptionedImages:
         return len(self.paths)
 
     def batch(self, rows: list[int], *, flip: list[bool] | None = None, grid: int = 3) -> Tensor:
-        """Features of `rows`, mirrored left to right where `flip` says so; [n, cells, dim]."""
+        """Features of `rows`, mirrored left to right where `flip` says so; [n, rows, dim]."""
         out = torch.from_numpy(np.array(self.features[rows]))
         if flip is not None and any(flip):
-            mirrored = out.view(len(out), grid, grid, -1).flip(2).flatten(1, 2)
+            cells, lower = out[:, : grid * grid], out[:, grid * grid :]
+            mirrored = cells.view(len(out), grid, grid, -1).flip(2).flatten(1, 2)
+            mirrored = torch.cat([mirrored, lower], dim=1)
             out = torch.where(torch.tensor(flip)[:, None, None], mirrored, out)
         return out
 

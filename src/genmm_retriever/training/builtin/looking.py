@@ -59,7 +59,7 @@ def _features(
     paths: Sequence[Path], model: GenmmBuiltinForConditionalGeneration, work: Path, progress: bool
 ) -> np.ndarray:
     config = model.config
-    shape = (len(paths), config.grid**2, config.vision_dim)
+    shape = (len(paths), config.feature_rows, config.vision_dim)
     key = hashlib.sha256("\n".join([str(shape), *map(str, paths)]).encode()).hexdigest()[:16]
     cache, note = work / f"features-{key}.npy", work / f"features-{key}.json"
     done = json.loads(note.read_text())["done"] if note.is_file() and cache.is_file() else 0

@@ -25,12 +25,12 @@ from genmm_retriever.training.builtin.contrastive import (
     ContrastiveData,
     sentence_side,
     train_contrastive,
-    worded_side,
 )
 from genmm_retriever.training.builtin.data import CaptionedImages, read_captioned, read_questions
 from genmm_retriever.training.builtin.examples import IdentifierExamples, nearest_pictures
 from genmm_retriever.training.builtin.finding import FindingExamples, finding_steps
 from genmm_retriever.training.builtin.looking import load_data, load_questions
+from genmm_retriever.training.builtin.matching import fit_matching
 from genmm_retriever.training.builtin.stages import Curriculum
 from genmm_retriever.training.builtin.targets import (
     contrastive_data,
@@ -192,8 +192,8 @@ def _contrastive_heads(
     def second() -> float:
         tokens = [word_ids(tokenizer, text) for some in data.captions for text in some]
         embedding: Any = model.get_input_embeddings().weight
-        side = worded_side(model.matching, seen(), tokens, embedding.detach().float())
-        return train_contrastive(model.matching, seen(), side, seed=seed + 1, progress=progress)
+        words = embedding.detach().float()
+        return fit_matching(model.matching, seen(), tokens, words, seed=seed + 1, progress=progress)
 
     kept: list[ContrastiveData] = []
     return {

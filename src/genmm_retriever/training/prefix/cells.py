@@ -26,13 +26,13 @@ class CellFlow(nn.Module):
 
     It belongs between a vision side's features and its projector. In the builtin model that is
     `GenmmBuiltinModel.image_embeddings`: `image_features` and the pictures' region features
-    (`region_features` with the mean over cells of `BuiltinMLLM.encode_images`) go in, what comes
+    (`region_features` with the mean over rows of `BuiltinMLLM.encode_images`) go in, what comes
     out takes the place of `image_features` in front of `self.projector`; `tokens`, where
     `llm_dim` is given, are three more vectors beside the projected cells.
 
     Args:
         dim: Width of the features and of the regions.
-        cells: Cells of the grid; 9 in the builtin model.
+        cells: Rows of the features; 10 in the builtin model, nine cells and the lower layers.
         width: Of the blocks.
         heads: Of their attention.
         blocks: How many.
@@ -50,7 +50,7 @@ class CellFlow(nn.Module):
         self,
         dim: int,
         *,
-        cells: int = 9,
+        cells: int = 10,
         width: int = 256,
         heads: int = 8,
         blocks: int = 2,
