@@ -5,6 +5,8 @@ is clear: a share of `CLEAR` of those pixels, and at most `SECOND` of any other 
 pictures are left out of queries and index alike. A query is a picture of a garment and "the same
 colour, but as a skirt"; every picture of the split with that label and that colour is relevant.
 
+Queries of the split "train", which are for training, are worded in other ways than the others.
+
 The checks. The text alone is ambiguous: the label comes in at least two other colours. The picture
 alone is too: its colour is found on at least two other labels.
 """
@@ -46,6 +48,17 @@ _PHRASINGS = (
     "same colour, {a} instead",
     "{a} in a matching colour",
 )
+_TO_TRAIN_ON = (
+    "keep the color, make it {a}",
+    "as {a}, colour unchanged",
+    "turn this into {a}, coloured as it is",
+    "show me {a} that has this shade",
+    "swap it for {a} with the same color",
+    "{a} whose colour matches this one",
+    "is there {a} like this one, in its colour?",
+    "{a}, same tone",
+)
+"""Other wordings than those of the test."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,9 @@ def garment_queries(
             continue
         clear.append((garment, found))
         by_colour.setdefault((garment.label, found), []).append(garment)
-        made.items.append({"id": garment.id, "image": str(garment.image)})
+        item = {"id": garment.id, "image": str(garment.image)}
+        made.items.append(item)
+        made.sources.append({**item, "captions": [_named(garment.label)]})
     labels = sorted({label for label, _ in by_colour})
     asked = [(*one, label) for one in clear for label in labels if label != one[0].label]
     draw.shuffle(asked)
@@ -126,7 +141,7 @@ def garment_queries(
         if why is not None:
             made.dropped[why] += 1
             continue
-        text = _text(label, draw)
+        text = _text(label, draw, _TO_TRAIN_ON if split == "train" else _PHRASINGS)
         relevant = [one.id for one in by_colour[label, shade]]
         made.records.append(_record(len(made.records), garment, text, relevant))
     return made
@@ -158,9 +173,13 @@ def _record(number: int, garment: Garment, text: str, relevant: list[str]) -> Re
     }
 
 
-def _text(label: str, draw: random.Random) -> str:
+def _text(label: str, draw: random.Random, phrasings: Sequence[str]) -> str:
+    return draw.choice(phrasings).format(a=_named(label))
+
+
+def _named(label: str) -> str:
     noun = _NOUNS.get(label, label)
-    return draw.choice(_PHRASINGS).format(a=noun if noun in _PLURAL else f"a {noun}")
+    return noun if noun in _PLURAL else f"a {noun}"
 
 
 def colour_of_file(path: Path) -> str | None:

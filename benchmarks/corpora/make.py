@@ -89,7 +89,9 @@ SETS = {
     "composed": TestSet(
         "a photo and the change that leads to another", None, _composed, ("triplets",)
     ),
-    "garments": TestSet("the same colour, another garment", 300, _garments, ("items",)),
+    "garments": TestSet(
+        "the same colour, another garment", 300, _garments, ("items", "sources", "triplets")
+    ),
     "underspecified": TestSet(
         "a subject and one weak fact of it",
         200,
@@ -135,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = SETS[given.set]
     number = chosen.number if given.number is None else given.number
     try:
-        wrong = [part for part in ("twins", "queries", "items", "deleted", "triplets")
+        wrong = [part for part in ("twins", "queries", "items", "sources", "deleted", "triplets")
                  if getattr(given, part) and part not in chosen.parts]  # fmt: skip
         if wrong:
             raise Skipped(f"there are no {wrong[0]} of {given.set}; leave --{wrong[0]} out")
@@ -153,20 +155,21 @@ def _write(given: argparse.Namespace, made: Made) -> None:
     left_out = {"text": "image", "image": "text"}.get(given.only or "")
     lines = [{k: v for k, v in one.items() if k != left_out} for one in made.records]
     write_records(given.output, lines)
-    for part in ("twins", "queries", "items"):
+    for part in ("twins", "queries", "items", "sources"):
         path = getattr(given, part)
         if path is not None:
             write_records(path, getattr(made, part))
     if given.triplets is not None:
-        write_records(given.triplets, [_triplet(one) for one in made.records])
+        triplets = [_triplet(one, place) for place, one in enumerate(made.records)]
+        write_records(given.triplets, triplets)
     if given.deleted is not None:
         ids = "".join(f"{one}\n" for one in made.deleted)
         given.deleted.write_text(ids, encoding="utf-8")
 
 
-def _triplet(record: Record) -> Record:
-    """A composed query as `genmm train` learns from it."""
-    [target] = record["relevant"]
+def _triplet(record: Record, place: int) -> Record:
+    """A composed query as `genmm train` learns from it; of several targets one, in turn."""
+    target = record["relevant"][place % len(record["relevant"])]
     return {"reference": record["reference"], "target": target, "text": record["text"]}
 
 
@@ -200,10 +203,16 @@ def _parser() -> argparse.ArgumentParser:
         "--items", type=Path, metavar="FILE", help="garments, questions, wordings: what to index"
     )
     parser.add_argument(
+        "--sources",
+        type=Path,
+        metavar="FILE",
+        help="garments: the pictures with their label as caption, to train on",
+    )
+    parser.add_argument(
         "--deleted", type=Path, metavar="FILE", help="removed: ids to delete, one a line"
     )
     parser.add_argument(
-        "--triplets", type=Path, metavar="FILE", help="composed: the same to train on"
+        "--triplets", type=Path, metavar="FILE", help="composed, garments: the same to train on"
     )
     parser.add_argument(
         "--per-photo", type=int, default=2, help="composed: times that a photo is used each way"

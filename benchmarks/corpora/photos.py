@@ -46,6 +46,7 @@ class Made:
             is to be compared with one.
         queries: Query lines of a set of items.
         items: Source lines of what is to be indexed, where that is not all photos.
+        sources: The same with captions, where they can be trained on.
         deleted: Ids of items to delete from the index before the set is asked.
     """
 
@@ -54,6 +55,7 @@ class Made:
     twins: list[Record] = field(default_factory=list)
     queries: list[Record] = field(default_factory=list)
     items: list[Record] = field(default_factory=list)
+    sources: list[Record] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.corpora import make
 from benchmarks.corpora.composed import composed_queries, nearest_by_cosine
 from benchmarks.corpora.facts import Collection, Fact, stated
 from benchmarks.corpora.garments import Garment, clear_colour, garment_queries, read_garments
@@ -12,6 +14,8 @@ from benchmarks.corpora.lexicon import lexicon, may_be
 from benchmarks.corpora.photos import Photo, words_of
 from benchmarks.corpora.phrasing import modification
 from PIL import Image
+
+from genmm_retriever.training.builtin.data import read_captioned
 
 GRASS = ("A brown dog runs in the grass .", "The dog is running over grass", "Dog on a lawn")
 BEACH = ("A dog walks on the beach .", "The dog on a beach with seaweed", "One dog walking here")
@@ -297,6 +301,35 @@ def test_garments_of_the_same_colour_are_relevant():
     assert made.dropped["the text alone is enough"] > 0
     assert "6" not in {item["id"] for item in made.items}
     assert len(garment_queries(garments(*rows), number=1, colour=colour_of).records) == 1
+    assert {(one["id"], *one["captions"]) for one in made.sources} >= {("0", "a hat")}
+    assert len(made.sources) == len(made.items)
+
+
+def test_garments_to_train_on_are_triplets_of_one_split(tmp_path):
+    rows = [("hat", "red", "train"), ("hat", "blue", "train"), ("hat", "gray", "train"),
+            ("hat", "red", "train"), ("dress", "red", "train"), ("skirt", "red", "train"),
+            ("hat", "red", "test")]  # fmt: skip
+    shades = {"red": (200, 20, 30), "blue": (30, 60, 200), "gray": (120, 120, 120)}
+    lines = []
+    for place, (label, shade, split) in enumerate(rows):
+        draw_picture(tmp_path / f"{place}.png", shades[shade])
+        line = {"id": f"{place}", "image": f"{place}.png", "label": label, "split": split}
+        lines.append(json.dumps(line) + "\n")
+    (tmp_path / "items.jsonl").write_text("".join(lines), encoding="utf-8")
+    out = {name: tmp_path / f"{name}.jsonl" for name in ("queries", "sources", "triplets")}
+    code = make.main(
+        ["garments", "--clothing", str(tmp_path), "--split", "train", "--output",
+         str(out["queries"]), "--sources", str(out["sources"]), "--triplets", str(out["triplets"])]
+    )  # fmt: skip
+    assert code == 0
+    triplets = [json.loads(line) for line in out["triplets"].read_text().splitlines()]
+    assert {one["reference"] for one in triplets} == {"4", "5"}
+    assert {one["target"] for one in triplets} == {"0", "3"}
+    assert all("hat" in one["text"] for one in triplets)
+    paths, captions = read_captioned(out["sources"])
+    assert len(paths) == 6
+    assert ["a dress"] in captions
+    assert all(path.is_file() for path in paths)
 
 
 def test_garments_are_read_and_named_by_their_pixels(tmp_path):

@@ -61,7 +61,7 @@ def train_composer(
     output: Path,
     *,
     model: BuiltinMLLM | None = None,
-    epochs: int = 4,
+    epochs: int = 8,
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
@@ -159,7 +159,7 @@ def _split(changes: Changes, seed: int) -> tuple[Changes, Changes]:
 def fit(
     changes: Changes,
     *,
-    epochs: int = 4,
+    epochs: int = 8,
     batch: int = 128,
     learning_rate: float = 5e-4,
     noise: float = 0.7,
