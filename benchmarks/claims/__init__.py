@@ -16,6 +16,7 @@ from benchmarks.claims import (
     search,
     service_load,
     tries,
+    wording,
 )
 from benchmarks.harness import Benchmark
 
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *service_load.BENCHMARKS,
         *adapters.BENCHMARKS,
         *resolving.BENCHMARKS,
+        *wording.BENCHMARKS,
         *composed.BENCHMARKS,
         *abstention.BENCHMARKS,
         *planted.BENCHMARKS,

@@ -16,6 +16,7 @@ from benchmarks.claims import (
     composed,
     planted,
     resolving,
+    wording,
 )
 from benchmarks.corpora.photos import Made
 from benchmarks.harness import Bar, Options, Skipped, result_of
@@ -205,7 +206,7 @@ def short_model(tiny_model, monkeypatch):
     model.generate = lambda *args, **options: original(*args, **{**options, "max_new_tokens": 4})
     monkeypatch.setattr("benchmarks.corpora.models.load", lambda name: model)
     monkeypatch.setattr(building, "default_encoder", HashingEncoder)
-    for module in (adapters, composed, abstention, resolving):
+    for module in (adapters, composed, abstention, resolving, wording):
         monkeypatch.setattr(module, "QUICK_QUERIES", 2)
     monkeypatch.setattr(planted, "QUICK_QUERIES", 4)
     return model
@@ -284,7 +285,12 @@ def knowledge(tmp_path, noise):
         }
         queries.append(line)
         passages.append(
-            {"id": f"n{n}", "title": name, "names": [name], "text": f"a kind of {name}"}
+            {
+                "id": f"n{n}",
+                "title": name,
+                "names": [name],
+                "text": f"a kind of {name} that some people have seen",
+            }
         )
     for file, lines in (("queries.jsonl", queries), ("passages.jsonl", passages)):
         (folder / file).write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
@@ -305,6 +311,9 @@ def test_claims_over_the_knowledge_task_run(short_model, knowledge, tmp_path):
         resolving.WORDS,
         resolving.RESOLVED_WORDS,
     }
+    result = run("passages_in_words", tmp_path, knowledge=knowledge)
+    assert set(result["details"]["arms"]) == {wording.VERIFIED, wording.CLUES}
+    assert result["details"]["queries"] > 0
 
 
 def test_composed_claims_run(short_model, flickr, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ ASKING = (
     "query_expansion",
     "reasoning_rounds",
     "reference_resolution",
+    "passages_in_words",
     "composed_queries",
     "composed_garments",
     "reverse_consistency",

@@ -57,8 +57,9 @@ _KEPT = (
     *_JUDGES,
     *(way + name for way in _PASSAGES.values() for name in ("likelihood", *_CHEAP, "bias")),
     "guidance",
+    "answer_from",
 )
-"""What fitting the likelihood's weights leaves as it is; the beam was steered by the last."""
+"""What fitting the likelihood's weights leaves as it is; the beam was steered by the guidance."""
 _DEPTH = 10
 
 
