@@ -16,6 +16,16 @@ def weights_of(reader: IndexReader) -> tuple[str, str | None]:
     return reader.settings.model_fingerprint, reader.adapter_digest
 
 
+def _other_weights(model: MLLM, settings: IndexSettings) -> ModelError:
+    """The error of a model that is not the one that the index was built with."""
+    what = f"the index was built with other weights than those of {model.name!r}"
+    if model.name == settings.model:
+        return ModelError(what, "the model has changed since under its name; build the index again")
+    return ModelError(
+        what, f"name the model it was built with ({settings.model!r}), or build it again"
+    )
+
+
 def fitting_model(
     model: MLLM, settings: IndexSettings, adapter: StoredAdapter | None, *, own: bool
 ) -> MLLM:
@@ -35,10 +45,7 @@ def fitting_model(
     if adapter is not None and model.fingerprint == f"{base}+{adapter.digest}":
         return model
     if model.fingerprint != base:
-        raise ModelError(
-            f"the index was built with other weights than those of {model.name!r}",
-            f"name the model it was built with ({settings.model!r}), or build it again",
-        )
+        raise _other_weights(model, settings)
     if adapter is None:
         return model
     from genmm_retriever.models.transformers_mllm import TransformersMLLM
