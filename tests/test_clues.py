@@ -22,7 +22,7 @@ from genmm_retriever import building_clues  # noqa: E402
 from genmm_retriever.building_clues import Cut, clue_texts, heading_of, passages_of  # noqa: E402
 from genmm_retriever.constraints.clues import ClueIndex  # noqa: E402
 from genmm_retriever.models.base import DecodingState, TextPart  # noqa: E402
-from genmm_retriever.verification import Calibration  # noqa: E402
+from genmm_retriever.verification import Calibration, QueryView  # noqa: E402
 
 TEXTS = (
     "A brown dog catches a frisbee on the beach.",
@@ -215,14 +215,15 @@ def test_a_long_text_is_found_by_any_part_of_it(retriever):
 
 def test_the_passage_is_verified_not_the_whole_text(retriever, monkeypatch):
     asker = retriever._current([])
+    last = LONG.split()[-1][:-1]
+    verifier = asker.verifier_for("likelihood", QueryView(text=last))
     seen = []
-    real = asker.verifier.verify_all
+    real = verifier.verify_all
     monkeypatch.setattr(
-        asker.verifier,
+        verifier,
         "verify_all",
         lambda q, c, **o: (seen.extend(v.words for some in c for v in some), real(q, c, **o))[1],
     )
-    last = LONG.split()[-1][:-1]
     retriever.retrieve(last, k=2, verify="likelihood")
     [passage] = [words for words in seen if last in words]
     assert passage.lower() in LONG.lower()

@@ -116,7 +116,7 @@ def test_features_are_computed_once_and_filled_up(source, make_builtin, tmp_path
     model, _ = make_builtin()
     monkeypatch.setattr(looking, "_BATCH", 2)
     expected = looking.load_data([source], model, tmp_path, limit=None, progress=False)
-    assert expected.features.shape == (6, 4, 1280)
+    assert expected.features.shape == (6, 5, 1280)
     opened = []
     real = looking.open_image
 
