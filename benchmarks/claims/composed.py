@@ -55,8 +55,7 @@ def _changed_photos(
     photos = dev_photos(options)
     if options.quick:
         photos = photos[:_QUICK_PHOTOS]
-    features = captioned.grid_features([photo.image for photo in photos], model, options.cache)
-    features = captioned.cells_of(features, model)
+    features = captioned.cell_features([photo.image for photo in photos], model, options.cache)
     made = composed_queries(
         photos, features, number=options.pick(number, QUICK_QUERIES), seed=options.seed
     )

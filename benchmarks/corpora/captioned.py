@@ -65,14 +65,15 @@ def vectors(
         sentences = sentences or MiniLMEncoder()
         return sentences.encode(list(some))
 
-    grid = grid_features(paths, model, cache)
+    grid = cell_features(paths, model, cache)
     spoken = _kept(cache, "sentences", ["MiniLM" if sentences is None else sentences.name, *texts],
                    texts, read)  # fmt: skip
-    return Captioned.of(cells_of(grid, model), spoken, captions)
+    return Captioned.of(grid, spoken, captions)
 
 
-def cells_of(features: NDArray[Any], model: Any) -> NDArray[Any]:
-    """Features [n, rows, d] without the lower layers, which the builtin model's last row is of."""
+def cell_features(paths: Sequence[Path], model: Any, cache: Path) -> NDArray[Any]:
+    """`grid_features` without the lower layers, of which the builtin model's last row is."""
+    features = grid_features(paths, model, cache)
     return features[:, :-1] if isinstance(model, BuiltinMLLM) else features
 
 

@@ -57,8 +57,7 @@ def _composed(given: argparse.Namespace, number: int | None) -> Made:
         from benchmarks.corpora import captioned, models
 
         paths = [photo.image for photo in photos]
-        model = models.load(given.model)
-        features = captioned.cells_of(captioned.grid_features(paths, model, given.cache), model)
+        features = captioned.cell_features(paths, models.load(given.model), given.cache)
     return composed_queries(
         photos, features, number=number, seed=given.seed, per_photo=given.per_photo
     )

@@ -41,6 +41,7 @@ from genmm_retriever.evaluation.platt import fit_judge, minimise, platt
 from genmm_retriever.retriever import GenerativeMMRetriever
 from genmm_retriever.schema import Hit
 from genmm_retriever.verification import Calibration, Parts
+from genmm_retriever.verification.calibration import PASSAGES
 
 LEAST_OBJECTS = 0.3
 """Weight of the objects as a part of the contrastive one, at least.
@@ -51,11 +52,9 @@ which no caption of theirs named.
 """
 _CHEAP = ("contrastive", "objects", "generation")
 _JUDGES = ("choice_scale", "choice_bias", "yesno_scale", "yesno_bias")
-_PASSAGES = {True: "passages_", False: "texts_"}
-"""Weights for queries with a picture, and without."""
 _KEPT = (
     *_JUDGES,
-    *(way + name for way in _PASSAGES.values() for name in ("likelihood", *_CHEAP, "bias")),
+    *(way + name for way in PASSAGES.values() for name in ("likelihood", *_CHEAP, "bias")),
     "guidance",
     "answer_from",
 )
@@ -190,7 +189,7 @@ def fit_passages(seen: Sequence[Observed], *, pictured: bool) -> dict[str, float
     if not seen:
         raise InputError("no query has a right candidate", "give queries that the index can answer")
     names, columns = ("likelihood", *_CHEAP), [_columns(one, likelihood=True) for one in seen]
-    prefix = _PASSAGES[pictured]
+    prefix = PASSAGES[pictured]
     found = _named(prefix, names, *_fit(columns))
     most = max(len(one.relevant) for one in seen)
     if _mrr(seen, Calibration(**found).for_passages(pictured=pictured), most) < _mrr(
@@ -329,7 +328,7 @@ def _fitted_passages(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> 
         model: Any = retriever.model
         # Where the likelihood has no weight it would not be looked at.
         known = getattr(model, "calibration", None) or {}
-        model.calibration = {**known, **{f"{way}likelihood": 1.0 for way in _PASSAGES.values()}}
+        model.calibration = {**known, **{f"{way}likelihood": 1.0 for way in PASSAGES.values()}}
         found: dict[str, float] = {}
         for pictured in (True, False):
             some = [one for one in chosen if (one.query.image is not None) == pictured]

@@ -171,8 +171,7 @@ def train_builtin(
         device=device,
         progress=console.progress,
     )
-    data = {"output": str(output), **result}
-    console.result(data, "\n".join(f"{name:<20}{value}" for name, value in data.items()))
+    _tell(console, output, result)
 
 
 def train_composer(
@@ -195,8 +194,7 @@ def train_composer(
     from ..training.builtin import train_composer as train
 
     result = train(source, triplets, output, seed=seed, device=device, progress=console.progress)
-    data = {"output": str(output), **result}
-    console.result(data, "\n".join(f"{name:<24}{value}" for name, value in data.items()))
+    _tell(console, output, result, width=24)
 
 
 def train_matching(
@@ -215,5 +213,10 @@ def train_matching(
     from ..training.builtin import train_matching as train
 
     result = train(source, output, seed=seed, device=device, progress=console.progress)
+    _tell(console, output, result)
+
+
+def _tell(console: Console, output: Path, result: dict[str, Any], *, width: int = 20) -> None:
+    """Print where the weights lie and the figures of their training."""
     data = {"output": str(output), **result}
-    console.result(data, "\n".join(f"{name:<20}{value}" for name, value in data.items()))
+    console.result(data, "\n".join(f"{name:<{width}}{value}" for name, value in data.items()))

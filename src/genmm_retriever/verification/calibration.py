@@ -17,6 +17,10 @@ REACH_DEPTH = 10
 """Hits up to which the margins hold; for more of them nobody is ruled out."""
 
 
+PASSAGES = {True: "passages_", False: "texts_"}
+"""How the names of `Calibration.for_passages`'s weights begin, by whether a query has a picture."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Weights of a logistic model over the parts: `p = sigmoid(bias + sum(weight * part))`.
@@ -131,7 +135,7 @@ class Calibration:
         Args:
             pictured: Whether the query has a picture; with or without words.
         """
-        prefix = "passages_" if pictured else "texts_"
+        prefix = PASSAGES[pictured]
         names = ("contrastive", "objects", "generation", "bias")
         cheap = {name: getattr(self, prefix + name) for name in names}
         likelihood: float = getattr(self, f"{prefix}likelihood")
