@@ -21,10 +21,11 @@ from genmm_retriever.verification import (
     Calibration,
     CandidateView,
     Parts,
-    Passages,
     QueryView,
+    Texts,
     Verifier,
     make_verifier,
+    texts_sought,
     verify_all,
 )
 
@@ -104,12 +105,10 @@ class Asker:
             "cascade": cascade,
         }
         self.verifier = make_verifier("likelihood", model, **self._limits)
-        self._verifiers: dict[tuple[str, Passages | None], Verifier] = {
+        self._verifiers: dict[tuple[str, Texts | None], Verifier] = {
             ("likelihood", None): self.verifier
         }
-        self._only_passages = (
-            reader.settings.identifiers == "clue" and not reader.counts()["images"]
-        )
+        self._only_texts = not reader.counts()["images"]
         self.first = _first_stage(reader, model, num_beams, self.verifier.calibration)
 
     def ask(
@@ -172,14 +171,16 @@ class Asker:
 
     def verifier_for(self, name: str, query: QueryView) -> Verifier:
         """The verifier of a name that suits a query, made on first use."""
-        passages: Passages | None = None
-        if self._only_passages:
-            passages = "by words" if query.image is None else "by picture"
-        key = name, passages
-        if key not in self._verifiers:
-            self._verifiers[key] = make_verifier(
-                name, self.model, passages=passages, **self._limits
+        texts = None
+        if self._only_texts:
+            texts = texts_sought(
+                self.reader.settings.identifiers,
+                words=bool(query.text),
+                picture=query.image is not None,
             )
+        key = name, texts
+        if key not in self._verifiers:
+            self._verifiers[key] = make_verifier(name, self.model, texts=texts, **self._limits)
         return self._verifiers[key]
 
     def _judged(

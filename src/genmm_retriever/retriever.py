@@ -63,9 +63,9 @@ class GenerativeMMRetriever:
             `"choice"` by which of the best the model picks, `"yesno"` by whether it says that
             one fits, `"off"` not at all. True and False mean the first and the last.
         num_beams: Width of the constrained search; None for 50 identifiers or 15 clues.
-        candidates: First-stage candidates that are looked at.
-        budget: Candidates that are verified; None for all, `"auto"` for 16, or the 10 that are
-            shown for a choice.
+        candidates: First-stage candidates whose cheap parts (vectors) are compared.
+        budget: Candidates that are verified in full; None for all, `"auto"` for 16, or the 10
+            that are shown for a choice.
         budget_ms: Milliseconds that verifying a query may take, whichever limit comes first;
             the k best are verified in any case, but for a choice, which keeps to its limits.
         cascade: Likelihood by stages, each for fewer candidates: None where it costs less,
@@ -92,7 +92,7 @@ class GenerativeMMRetriever:
         k: int = 10,
         verify: str | bool = "likelihood",
         num_beams: int | None = None,
-        candidates: int = 200,
+        candidates: int = 600,
         budget: int | Literal["auto"] | None = "auto",
         budget_ms: float | None = None,
         cascade: bool | None = None,

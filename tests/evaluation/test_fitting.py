@@ -10,7 +10,7 @@ from genmm_retriever.errors import InputError
 torch = pytest.importorskip("torch")
 calibration = pytest.importorskip("genmm_retriever.evaluation.calibration")
 
-Observed = calibration.Observed
+Observed, TEXTS = calibration.Observed, calibration.TEXTS
 
 
 def queries(weights, *, count=120, candidates=40, seed=0):
@@ -131,10 +131,10 @@ def test_an_adversarial_verifier_is_never_worse_than_the_first_stage(truth, kept
             assert (np.diff(found.unseen(parts)[order]) <= 0).all()
 
 
-@pytest.mark.parametrize(("pictured", "prefix"), [(True, "passages_"), (False, "texts_")])
-def test_weights_for_passages_are_never_worse_than_the_first_stage(pictured, prefix):
+@pytest.mark.parametrize(("sought", "prefix"), TEXTS.items())
+def test_weights_for_texts_are_never_worse_than_the_first_stage(sought, prefix):
     good = queries([2.0, 10.0, 9.0, 0.2])
-    found = calibration.fit_passages(good, pictured=pictured)
+    found = calibration.fit_texts(good, sought)
     assert {name.removeprefix(prefix) for name in found} == {
         "likelihood", "contrastive", "objects", "generation", "bias",
     }  # fmt: skip
@@ -143,13 +143,13 @@ def test_weights_for_passages_are_never_worse_than_the_first_stage(pictured, pre
     )
     truth = [0.0, 8.0, -60.0, 0.3]
     misled = queries(truth)
-    kept = calibration.fit_passages(misled, pictured=pictured)
+    kept = calibration.fit_texts(misled, sought)
     assert kept[prefix + "likelihood"] == kept[prefix + "contrastive"] == 0.0
     assert kept[prefix + "generation"] > 0
-    weights = calibration.Calibration(**kept).for_passages(pictured=pictured)
+    weights = calibration.Calibration(**kept).for_texts(sought)
     assert reciprocal_rank(misled, weights) == reciprocal_rank(misled, None)
     with pytest.raises(InputError, match="no query"):
-        calibration.fit_passages([], pictured=pictured)
+        calibration.fit_texts([], sought)
 
 
 def test_margins_lose_the_best_of_no_more_queries_than_agreed():

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmm_retriever.verification import Calibration, Parts
-from genmm_retriever.verification.calibration import sigmoid
+from genmm_retriever.verification.calibration import TEXTS, sigmoid
 
 NAN = np.nan
 
@@ -96,18 +96,18 @@ def test_words_count_where_they_were_read():
     assert some.of(1) == {"text_likelihood": 3.0, "contrastive": 0.5, "objects": 0.25}
 
 
-@pytest.mark.parametrize("pictured", [True, False])
-def test_passages_have_weights_of_their_own_whether_looked_at_or_not(pictured):
-    prefix, other = ("passages_", "texts_") if pictured else ("texts_", "passages_")
+@pytest.mark.parametrize("sought", TEXTS)
+def test_texts_have_weights_of_their_own_whether_looked_at_or_not(sought):
+    prefix, *others = sorted(TEXTS.values(), key=lambda one: one != TEXTS[sought])
     own = {"likelihood": 2.0, "contrastive": 3.0, "objects": 4.0, "generation": 0.5, "bias": -1.0}
     weights = Calibration(
         **{prefix + name: value for name, value in own.items()},
-        **{other + name: 7.0 for name in own},
+        **{other + name: 7.0 for name in own for other in others},
         text_likelihood=9.0,
         reach_margin=1.0,
         words_reach_margin=1.0,
         guidance=2.5,
-    ).for_passages(pictured=pictured)
+    ).for_texts(sought)
     some = parts([0.5, NAN], [0.1, 0.2], [0.5, 0.25], [4.0, 8.0])
     np.testing.assert_allclose(weights.full(some), [-1 + 1 + 0.3 + 2 + 2, -1 + 0.6 + 1 + 4])
     np.testing.assert_allclose(weights.unseen(some), [-1 + 0.3 + 2 + 2, -1 + 0.6 + 1 + 4])

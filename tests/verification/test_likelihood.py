@@ -114,6 +114,16 @@ def test_cosines_of_pictures_and_texts(tiny_builtin, looks, mixed):
     asked = tiny_builtin.embed_images(looks[4].features[None])[0]
     assert by_picture.contrastive[2] == pytest.approx(float(picture @ asked), abs=1e-5)
     assert parts.contrastive[9] == pytest.approx(float(text @ query), abs=1e-5)
+    # Where there are texts alone, what those are near to anyway is taken off; not of a question.
+    alone = [mixed[9], CandidateView(words="a red boat on a lake")]
+    sought = LikelihoodVerifier(tiny_builtin).cheap_parts(QueryView(image=looks[4]), alone)
+    found = tiny_builtin.embed_texts([one.words for one in alone])
+    wanted = (found @ asked - tiny_builtin.text_nearness(found)).tolist()
+    assert sought.contrastive == pytest.approx(wanted, abs=1e-5)
+    assert by_picture.contrastive[9] == pytest.approx(float(text @ asked), abs=1e-5)
+    composed = LikelihoodVerifier(tiny_builtin).cheap_parts(QueryView("a boat", looks[4]), alone)
+    both = torch.nn.functional.normalize(asked + query, dim=-1)
+    assert composed.contrastive == pytest.approx((found @ both).tolist(), abs=1e-5)
     assert np.isnan(parts.likelihood).all()
     assert np.isnan(parts.generation[0])
     assert parts.generation[1] == -1.0

@@ -10,9 +10,10 @@ are found too, then one scale and one bias that make probabilities of them (Plat
 Margins say who can still win (`evaluation.margins`). If the order so found is worse on the
 judged queries than that of the first stage, the latter is kept.
 
-With `--passages` only the weights with which passages are looked for by clues are fitted, on an
-index of clues and questions about pictures (`benchmarks.corpora.make questions` makes both), in
-words alone (`benchmarks.corpora.make wordings`), or both; with
+With `--texts` only the weights with which texts are looked for are fitted, on an index that holds
+nothing else: passages by clues, on questions about pictures (`benchmarks.corpora.make questions`
+makes index and queries), in words alone (`benchmarks.corpora.make wordings`), or both; or captions
+by identifiers, on pictures alone. With
 `--verify choice` or `--verify yesno` only the scale and bias of that verifier
 (`evaluation.platt`). All other weights stay.
 """
@@ -41,7 +42,7 @@ from genmm_retriever.evaluation.platt import fit_judge, minimise, platt
 from genmm_retriever.retriever import GenerativeMMRetriever
 from genmm_retriever.schema import Hit
 from genmm_retriever.verification import Calibration, Parts
-from genmm_retriever.verification.calibration import PASSAGES
+from genmm_retriever.verification.calibration import TEXTS, Texts, texts_sought
 
 LEAST_OBJECTS = 0.3
 """Weight of the objects as a part of the contrastive one, at least.
@@ -54,7 +55,7 @@ _CHEAP = ("contrastive", "objects", "generation")
 _JUDGES = ("choice_scale", "choice_bias", "yesno_scale", "yesno_bias")
 _KEPT = (
     *_JUDGES,
-    *(way + name for way in PASSAGES.values() for name in ("likelihood", *_CHEAP, "bias")),
+    *(way + name for way in TEXTS.values() for name in ("likelihood", *_CHEAP, "bias")),
     "guidance",
     "answer_from",
 )
@@ -176,12 +177,12 @@ def fit(
     return _with_margins(seen, whole, level)
 
 
-def fit_passages(seen: Sequence[Observed], *, pictured: bool) -> dict[str, float]:
-    """Weights for `Calibration.for_passages`; the first stage's order where none is better.
+def fit_texts(seen: Sequence[Observed], sought: Texts) -> dict[str, float]:
+    """Weights for `Calibration.for_texts`; the first stage's order where none is better.
 
     Args:
         seen: Queries with at least one right candidate each.
-        pictured: Whether they have pictures.
+        sought: What they look for, and how.
 
     Raises:
         InputError: If no query has a right candidate.
@@ -189,12 +190,10 @@ def fit_passages(seen: Sequence[Observed], *, pictured: bool) -> dict[str, float
     if not seen:
         raise InputError("no query has a right candidate", "give queries that the index can answer")
     names, columns = ("likelihood", *_CHEAP), [_columns(one, likelihood=True) for one in seen]
-    prefix = PASSAGES[pictured]
+    prefix = TEXTS[sought]
     found = _named(prefix, names, *_fit(columns))
     most = max(len(one.relevant) for one in seen)
-    if _mrr(seen, Calibration(**found).for_passages(pictured=pictured), most) < _mrr(
-        seen, None, most
-    ):
+    if _mrr(seen, Calibration(**found).for_texts(sought), most) < _mrr(seen, None, most):
         used = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
         found = _named(prefix, names, *_fit(columns, used))
     return found
@@ -295,15 +294,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=float, default=0.95, help="of the margins, below 1")
     parser.add_argument("--verify", choices=("likelihood", "choice", "yesno"), default="likelihood")
     parser.add_argument(
-        "--passages", action="store_true", help="fit how passages are looked for by clues"
+        "--texts", action="store_true", help="fit how texts are looked for, in an index of texts"
     )
     given = parser.parse_args(arguments)
     queries = list(read_queries(given.queries))
     chosen = random.Random(1).sample(queries, min(given.limit, len(queries)))
     settings = json.loads(given.output.read_text()) if given.output.is_file() else {}
     known = settings.get("calibration", {})
-    if given.passages:
-        found, kept = _fitted_passages(given, chosen), known
+    if given.texts:
+        found, kept = _fitted_texts(given, chosen), known
     elif given.verify != "likelihood":
         found, kept = _fitted_judge(given, chosen), known
     else:
@@ -323,17 +322,27 @@ def _fitted(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str,
     return {name: weight for name, weight in found.to_json().items() if name not in _KEPT}
 
 
-def _fitted_passages(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str, float]:
+def _fitted_texts(given: argparse.Namespace, chosen: Sequence[EvalQuery]) -> dict[str, float]:
     with GenerativeMMRetriever(given.index, candidates=given.candidates, budget=None) as retriever:
         model: Any = retriever.model
         # Where the likelihood has no weight it would not be looked at.
         known = getattr(model, "calibration", None) or {}
-        model.calibration = {**known, **{f"{way}likelihood": 1.0 for way in PASSAGES.values()}}
+        model.calibration = {**known, **{f"{way}likelihood": 1.0 for way in TEXTS.values()}}
+        kind = retriever.settings.identifiers
+        ways = [
+            texts_sought(kind, words=bool(one.query.text), picture=one.query.image is not None)
+            for one in chosen
+        ]
         found: dict[str, float] = {}
-        for pictured in (True, False):
-            some = [one for one in chosen if (one.query.image is not None) == pictured]
+        for sought in TEXTS if not retriever.info()["images"] else ():
+            some = [one for one, way in zip(chosen, ways, strict=True) if way == sought]
             if some:
-                found |= fit_passages(observe(retriever, some), pictured=pictured)
+                found |= fit_texts(observe(retriever, some), sought)
+        if not found:
+            raise InputError(
+                "no query looks for texts in an index of texts alone",
+                "give pictures for captions, or an index of clues",
+            )
         return found
 
 

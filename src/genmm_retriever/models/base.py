@@ -266,13 +266,21 @@ class DualEncoder(Protocol):
 
 @runtime_checkable
 class NearToMany(DualEncoder, Protocol):
-    """A contrastive view that knows which pictures are near to whatever is asked for."""
+    """A contrastive view that knows what is near to whatever is asked for."""
 
     def nearness(self, images: Tensor) -> Tensor:
         """What to take off the cosines of pictures with a text, [n], float32.
 
         Args:
             images: Unit vectors of n pictures, [n, d].
+        """
+        ...
+
+    def text_nearness(self, texts: Tensor) -> Tensor:
+        """What to take off the cosines of texts with a picture, [n], float32.
+
+        Args:
+            texts: Unit vectors of n texts, [n, d].
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,8 +17,35 @@ REACH_DEPTH = 10
 """Hits up to which the margins hold; for more of them nobody is ruled out."""
 
 
-PASSAGES = {True: "passages_", False: "texts_"}
-"""How the names of `Calibration.for_passages`'s weights begin, by whether a query has a picture."""
+Texts = Literal["passages by picture", "passages by words", "captions by picture"]
+"""How texts are looked for where an index holds nothing else: passages by clues, with or without
+a picture in the query, or captions by identifiers, with a picture alone."""
+TEXTS: dict[Texts, str] = {
+    "passages by picture": "passages_",
+    "passages by words": "texts_",
+    "captions by picture": "captions_",
+}
+"""How the names of `Calibration.for_texts`'s weights begin."""
+
+
+def texts_sought(identifiers: str, *, words: bool, picture: bool) -> Texts | None:
+    """How a query looks for texts in an index that holds nothing else.
+
+    Args:
+        identifiers: The index's kind of identifiers.
+        words: Whether the query has words.
+        picture: Whether it has a picture.
+
+    Returns:
+        None where the usual weights hold.
+
+    Examples:
+        >>> texts_sought("structured", words=False, picture=True)
+        'captions by picture'
+    """
+    if identifiers == "clue":
+        return "passages by picture" if picture else "passages by words"
+    return "captions by picture" if picture and not words else None
 
 
 @dataclass(frozen=True)
@@ -58,7 +85,7 @@ class Calibration:
         guidance: Weight of what a contrastive head says of the topics that a query may mean,
             beside the language model in the beam; zero leaves the choice to the latter.
         passages_likelihood: Weight a nat per token where a picture looks for passages by clues,
-            see `for_passages`.
+            see `for_texts`.
         passages_contrastive: Weight of the cosine there.
         passages_objects: Weight of the objects there.
         passages_generation: Weight of the clues' score there.
@@ -68,6 +95,11 @@ class Calibration:
         texts_objects: Weight of the objects there.
         texts_generation: Weight of the clues' score there.
         texts_bias: Bias there.
+        captions_likelihood: Weight a nat per token where a picture looks for captions.
+        captions_contrastive: Weight of the cosine there.
+        captions_objects: Weight of the objects there.
+        captions_generation: Weight of the identifiers' score there.
+        captions_bias: Bias there.
         choice_scale: Weight of the log-odds that a choice among options gives.
         choice_bias: Log-odds added to it.
         yesno_scale: Weight of the log-odds of "yes" over "no".
@@ -106,6 +138,11 @@ class Calibration:
     texts_objects: float = 0.0
     texts_generation: float = 1.0
     texts_bias: float = -4.0
+    captions_likelihood: float = 3.0
+    captions_contrastive: float = 10.0
+    captions_objects: float = 0.0
+    captions_generation: float = 0.1
+    captions_bias: float = -2.0
     choice_scale: float = 1.0
     choice_bias: float = 0.0
     yesno_scale: float = 1.0
@@ -125,17 +162,18 @@ class Calibration:
             given = {"words_likelihood": 0.0} | given
         return cls(**given)
 
-    def for_passages(self, *, pictured: bool) -> Calibration:
-        """The weights with which passages are looked for by clues.
+    def for_texts(self, sought: Texts) -> Calibration:
+        """The weights with which texts are looked for, in an index that holds nothing else.
 
-        For an index of clues that holds texts alone; pictures are compared with pictures. The
-        clues, which stand in the passages word for word, say most. A question about a picture
-        is seldom repeated where it is answered, so its likelihood given a passage says little.
+        Clues stand in the passages word for word and say most; a question about a picture is
+        seldom repeated where it is answered, so its likelihood given a passage says little. And
+        what a picture adds to the likelihood of captions is not on the scale of what captions add
+        to that of a query. Beside pictures the usual weights hold, which compare both kinds.
 
         Args:
-            pictured: Whether the query has a picture; with or without words.
+            sought: What is looked for, and how.
         """
-        prefix = PASSAGES[pictured]
+        prefix = TEXTS[sought]
         names = ("contrastive", "objects", "generation", "bias")
         cheap = {name: getattr(self, prefix + name) for name in names}
         likelihood: float = getattr(self, f"{prefix}likelihood")

@@ -55,7 +55,11 @@ def _cosines(model: MLLM, query: QueryView, candidates: Sequence[CandidateView])
         cosines[pictures] = near.cpu().numpy()
     if texts:
         found = model.embed_texts([candidates[i].words for i in texts])
-        cosines[texts] = (found @ wanted).cpu().numpy()
+        near = found @ wanted
+        # Beside pictures its level, which is not theirs, would count against the texts.
+        if words is None and not pictures and isinstance(model, NearToMany):
+            near = near - model.text_nearness(found)
+        cosines[texts] = near.cpu().numpy()
     return cosines
 
 

@@ -7,14 +7,12 @@ from typing import Literal
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import MLLM
 from genmm_retriever.verification.budget import Budget
-from genmm_retriever.verification.calibration import Calibration
+from genmm_retriever.verification.calibration import Calibration, Texts
 from genmm_retriever.verification.choice import GROUP, ChoiceVerifier
 from genmm_retriever.verification.likelihood import LikelihoodVerifier
 from genmm_retriever.verification.protocol import Verifier
 from genmm_retriever.verification.yesno import YesNoVerifier
 
-Passages = Literal["by picture", "by words"]
-"""How passages alone are looked for by clues."""
 _USUAL = {"likelihood": 16, "choice": GROUP, "yesno": 16}
 
 
@@ -25,7 +23,7 @@ def make_verifier(
     budget: int | Literal["auto"] | None = "auto",
     budget_ms: float | None = None,
     cascade: bool | None = None,
-    passages: Passages | None = None,
+    texts: Texts | None = None,
 ) -> Verifier:
     """A verifier with a budget.
 
@@ -36,8 +34,8 @@ def make_verifier(
             that SemCORE shows where the model chooses, else 16.
         budget_ms: Milliseconds that verifying a query may take; None for no limit.
         cascade: Of the likelihood; the others have no stages.
-        passages: How they are looked for, in an index of clues that holds passages alone; the
-            likelihood's weights are then those of `Calibration.for_passages`.
+        texts: How they are looked for, in an index that holds texts alone; the likelihood's
+            weights are then those of `Calibration.for_texts`.
 
     Raises:
         InputError: If there is no verifier of that name.
@@ -50,6 +48,6 @@ def make_verifier(
     if name == "yesno":
         return YesNoVerifier(model, budget=limits)
     weights = Calibration.of(model)
-    if passages is not None:
-        weights = weights.for_passages(pictured=passages == "by picture")
+    if texts is not None:
+        weights = weights.for_texts(texts)
     return LikelihoodVerifier(model, budget=limits, calibration=weights, cascade=cascade)

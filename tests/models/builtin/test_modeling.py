@@ -277,6 +277,8 @@ def test_nearness_is_what_pictures_have_in_common_with_usual_queries(make_builti
         near = math.log(sum(share * math.exp(20 * cosine) for share, cosine in odds)) / 20
         wanted.append(0.75 * 0.75 * (near - 0.1))
     torch.testing.assert_close(tiny.nearness(joined), torch.tensor(wanted))
+    texts = [0.5 * (near / 0.75 + 0.75 * 0.1) for near in wanted]
+    torch.testing.assert_close(tiny.text_nearness(joined), torch.tensor(texts))
     # Equal queries have the cosine with one of them.
     with torch.no_grad():
         head.usual.copy_(usual[:1].expand(5, -1))

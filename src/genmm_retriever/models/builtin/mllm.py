@@ -121,9 +121,19 @@ class BuiltinMLLM(TransformersMLLM):
         Args:
             images: Unit vectors of n pictures, of `embed_images`, [n, d].
         """
-        width = images.shape[1] // 2
-        own = torch.nn.functional.normalize(images[:, width:], dim=-1)
-        taken: Tensor = _SHARES[1] * self.model.matching.nearness(own)
+        taken: Tensor = _SHARES[1] * self.model.matching.nearness(_matching_part(images))
+        return taken
+
+    @torch.no_grad()
+    def text_nearness(self, texts: Tensor) -> Tensor:
+        """How much nearer than others texts are to what pictures are asked for with, [n].
+
+        To be taken off their cosines with a picture; see `WordedHead.text_nearness`.
+
+        Args:
+            texts: Unit vectors of n texts, of `embed_texts`, [n, d].
+        """
+        taken: Tensor = _SHARES[1] * self.model.matching.text_nearness(_matching_part(texts))
         return taken
 
     @torch.no_grad()
@@ -256,6 +266,11 @@ def _joined(*vectors: Tensor) -> Tensor:
     """Unit vectors whose cosines are the weighted means of those of the parts."""
     parts = [math.sqrt(share) * one for share, one in zip(_SHARES, vectors, strict=True)]
     return torch.cat(parts, dim=-1)
+
+
+def _matching_part(vectors: Tensor) -> Tensor:
+    """The second head's part of joined vectors, [n, d] -> unit vectors [n, d / 2]."""
+    return torch.nn.functional.normalize(vectors[:, vectors.shape[1] // 2 :], dim=-1)
 
 
 def load_builtin(
