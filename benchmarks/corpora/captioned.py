@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def vectors(
     *,
     limit: int | None = None,
     sentences: SentenceEncoder | None = None,
+    lower: bool = False,
 ) -> Captioned:
     """Pooled features and sentence vectors of captioned-images JSONL.
 
@@ -52,9 +54,10 @@ def vectors(
         cache: Folder where features and vectors are kept between runs.
         limit: Only the first so many pictures.
         sentences: Encodes captions; MiniLM by default.
+        lower: Add the means of the vision side's lower layers, which the builtin model keeps.
 
     Raises:
-        Skipped: If the model has no features that can be kept.
+        Skipped: If the model has no features that can be kept, or no lower layers among them.
     """
     paths, captions = read_captioned(source)
     paths, captions = paths[:limit], captions[:limit]
@@ -65,10 +68,19 @@ def vectors(
         sentences = sentences or MiniLMEncoder()
         return sentences.encode(list(some))
 
-    grid = cell_features(paths, model, cache)
+    if lower and not isinstance(model, BuiltinMLLM):
+        raise Skipped(f"{model.name} keeps no lower layers")
+    grid = grid_features(paths, model, cache)
+    below = grid[:, -1, : model.model.config.lower_dim] if lower else None
+    if isinstance(model, BuiltinMLLM):
+        grid = grid[:, :-1]
     spoken = _kept(cache, "sentences", ["MiniLM" if sentences is None else sentences.name, *texts],
                    texts, read)  # fmt: skip
-    return Captioned.of(grid, spoken, captions)
+    found = Captioned.of(grid, spoken, captions)
+    if below is None:
+        return found
+    both = np.concatenate([found.pictures, below.astype(np.float32)], axis=1)
+    return replace(found, pictures=both)
 
 
 def cell_features(paths: Sequence[Path], model: Any, cache: Path) -> NDArray[Any]:

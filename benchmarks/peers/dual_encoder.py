@@ -67,14 +67,16 @@ class Ranks:
 
     def recalls(self) -> dict[str, float]:
         """R@1, R@5 and R@10 of both directions, in percent."""
-        return {
-            f"{name} R@{k}": 100 * float((ranks < k).mean())
-            for name, ranks in (
-                ("text->image", self.text_to_image),
-                ("image->text", self.image_to_text),
-            )
-            for k in (1, 5, 10)
-        }
+        return recalls(self.text_to_image, self.image_to_text)
+
+
+def recalls(text_to_image: NDArray[np.int64], image_to_text: NDArray[np.int64]) -> dict[str, float]:
+    """R@1, R@5 and R@10 in percent, of ranks counted from nought."""
+    return {
+        f"{name} R@{k}": 100 * float((ranks < k).mean())
+        for name, ranks in (("text->image", text_to_image), ("image->text", image_to_text))
+        for k in (1, 5, 10)
+    }
 
 
 class DualEncoder(nn.Module):
@@ -184,13 +186,27 @@ def rank(model: DualEncoder, data: Captioned) -> tuple[NDArray[np.int64], NDArra
     pictures = model.pictures(torch.from_numpy(data.pictures))
     texts = model.texts(torch.from_numpy(data.sentences))
     scores = (texts @ pictures.T).numpy()
-    captions = np.arange(len(data.owner))
-    own = scores[captions, data.owner]
-    by_text = (scores > own[:, None]).sum(axis=1)
-    best = np.full(len(data.pictures), -np.inf, dtype=scores.dtype)
-    np.maximum.at(best, data.owner, own)
-    by_picture = (scores > best[None, :]).sum(axis=0)
-    return by_text.astype(np.int64), by_picture.astype(np.int64)
+    return ranks_of_pictures(scores, data.owner), ranks_of_captions(scores, data.owner)
+
+
+def ranks_of_pictures(scores: NDArray[np.float32], owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each caption's own picture stands among all.
+
+    Args:
+        scores: Of captions with pictures, [m, n].
+        owner: The picture of each caption, [m].
+    """
+    own = scores[np.arange(len(owner)), owner]
+    ranks: NDArray[np.int64] = (scores > own[:, None]).sum(axis=1)
+    return ranks
+
+
+def ranks_of_captions(scores: NDArray[np.float32], owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the best of each picture's own captions stands among all, [n]; see above."""
+    best = np.full(scores.shape[1], -np.inf, dtype=scores.dtype)
+    np.maximum.at(best, owner, scores[np.arange(len(owner)), owner])
+    ranks: NDArray[np.int64] = (scores > best[None, :]).sum(axis=0)
+    return ranks
 
 
 def train_and_rank(

@@ -126,8 +126,9 @@ def _peers(peers: Sequence[dict[str, Any]]) -> list[str]:
         if peer.get("skipped"):
             lines.append(f"| {peer['name']} | not measured: {peer['skipped']} | | | |")
             continue
-        recalls = peer["details"]["recalls"]
-        for way in ("text->image", "image->text"):
-            cells = " | ".join(f"{recalls[f'{way} R@{k}']:.1f}" for k in (1, 5, 10))
-            lines.append(f"| {peer['claim']} | {way} | {cells} |")
+        found = {peer["claim"]: peer["details"]["recalls"], **peer["details"].get("others", {})}
+        for name, recalls in found.items():
+            for way in ("text->image", "image->text"):
+                cells = " | ".join(f"{recalls[f'{way} R@{k}']:.1f}" for k in (1, 5, 10))
+                lines.append(f"| {name} | {way} | {cells} |")
     return lines

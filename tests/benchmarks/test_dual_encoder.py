@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.claims import BENCHMARKS
+from benchmarks.claims.dual import HEADS, LOWER, NOTHING_OFF, head_recalls, standardised
 from benchmarks.corpora import captioned
 from benchmarks.harness import Options, Skipped, result_of
 from benchmarks.peers.dual_encoder import Captioned, DualEncoder, Ranks, rank, train_and_rank
@@ -60,6 +61,34 @@ def test_recalls_are_percent():
     assert found["image->text R@10"] == 100
 
 
+def test_heads_are_judged_with_and_without_what_is_near_to_many():
+    class Known:
+        def nearness(self, images):
+            return torch.tensor([0.9, 0.0])
+
+        def text_nearness(self, texts):
+            return torch.tensor([0.0, 0.5, 0.0])
+
+    pictures = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    texts = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.28, 0.96]])
+    found = head_recalls(Known(), pictures, texts, np.array([0, 1, 1]))
+    # The first picture is near to all: without it both of the second's texts find it, with it one.
+    assert found[NOTHING_OFF]["text->image R@1"] == pytest.approx(100)
+    assert found[HEADS]["text->image R@1"] == pytest.approx(200 / 3)
+    assert found[NOTHING_OFF]["image->text R@1"] == 100
+    assert found[HEADS]["image->text R@1"] == 100
+
+
+def test_channels_are_standardised_over_the_training_pictures():
+    train, dev = pairs(30, 0), pairs(5, 1)
+    first, second = standardised(train, dev)
+    np.testing.assert_allclose(first.pictures.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(first.pictures.std(axis=0), 1, rtol=1e-3)
+    scale = train.pictures.std(axis=0) + 1e-4
+    back = second.pictures * scale + train.pictures.mean(axis=0)
+    np.testing.assert_allclose(back, dev.pictures, atol=1e-5)
+
+
 def test_what_does_not_fit_is_refused():
     grid, sentences = np.zeros((2, 4, 3), dtype=np.float16), np.zeros((3, 5), dtype=np.float32)
     assert Captioned.of(grid, sentences, [["a", "b"], ["c"]]).owner.tolist() == [0, 0, 1]
@@ -98,6 +127,10 @@ def test_vectors_are_kept(flickr, tiny_builtin, tmp_path):
     second = captioned.vectors(source, tiny_builtin, cache, sentences=Counting(64))
     assert len(calls) == 16
     assert np.array_equal(first.pictures, second.pictures)
+    below = tiny_builtin.model.config.lower_dim
+    wide = captioned.vectors(source, tiny_builtin, cache, sentences=Counting(64), lower=True)
+    assert wide.pictures.shape == (8, 1280 + below)
+    assert np.array_equal(wide.pictures[:, :1280], first.pictures)
     limited = captioned.vectors(source, tiny_builtin, cache, limit=3, sentences=Counting(64))
     np.testing.assert_allclose(limited.pictures, first.pictures[:3], rtol=1e-2, atol=1e-3)
     assert len(list((cache / "captioned").iterdir())) == 4
@@ -110,6 +143,9 @@ def test_the_claim(flickr, tiny_model, tmp_path):
     assert result["value"] == result["details"]["recalls"]["text->image R@1"]
     assert result["details"]["training_photos"] == 8
     assert result["details"]["captions"] == 8
+    assert set(result["peers"]) == set(result["details"]["others"]) == {LOWER, HEADS, NOTHING_OFF}
+    for found in result["details"]["others"].values():
+        assert 0 <= found["text->image R@1"] <= found["text->image R@10"] == 100
 
 
 def test_without_pictures_it_says_so(tmp_path):
