@@ -323,6 +323,7 @@ def test_the_object_is_found_in_free_text(text):
     [
         ("no", "no JSON object"),
         ("", "no JSON object"),
+        ("x" * 100_001 + '{"title": "a", "words": []}', "in its first 100,000 characters"),
         ('{"title": "a", "words": NaN}', "NaN"),
         ('{"title": "a", "words": [1e999]}', "too large"),
         ('{"title": "a", "title": "b", "words": []}', "twice"),

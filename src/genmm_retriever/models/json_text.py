@@ -113,6 +113,8 @@ def extracted(text: str, schema: type[ModelT]) -> tuple[ModelT | None, str | Non
         if value is not None:
             return value, None
         problem = problem or wrong
+    if problem is None and len(text) > MAX_TEXT:
+        problem = f"the answer has no JSON object in its first {MAX_TEXT:,} characters"
     return None, problem or "the answer has no JSON object"
 
 

@@ -76,16 +76,18 @@ def convert(
         "missing": list(composed.missing),
         "dropped": composed.dropped,
     }
-    if composed.missing:
-        console.say(
-            f"left out {len(composed.missing)} pictures without a file, for example "
-            f"{printable(composed.missing[0])}, and {composed.dropped} queries that need them"
-        )
+    # Part of the result, since it must be seen with --quiet, too.
+    left_out = (
+        f"Left out: {len(composed.missing)} pictures without a file, for example "
+        f"{printable(composed.missing[0])}, and {composed.dropped} queries that need them\n"
+        if composed.missing
+        else ""
+    )
     index, items_file, asked = (
         shlex.quote(printable(str(path))) for path in (output / "index", items, queries)
     )
     text = (
-        f"{len(composed.items)} pictures, {len(composed.queries)} queries\n"
+        f"{len(composed.items)} pictures, {len(composed.queries)} queries\n{left_out}"
         f"Index them:  genmm index {items_file} --output {index}\n"
         f"Then ask:    genmm eval {index} {asked} -k {_CUTOFFS[dataset]}"
     )
