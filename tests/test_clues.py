@@ -19,6 +19,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("numba")
 
 from genmm_retriever import building_clues  # noqa: E402
+from genmm_retriever.asking import Candidates  # noqa: E402
 from genmm_retriever.building_clues import Cut, clue_texts, heading_of, passages_of  # noqa: E402
 from genmm_retriever.constraints.clues import ClueIndex  # noqa: E402
 from genmm_retriever.models.base import DecodingState, TextPart  # noqa: E402
@@ -216,7 +217,8 @@ def test_a_long_text_is_found_by_any_part_of_it(retriever):
 def test_the_passage_is_verified_not_the_whole_text(retriever, monkeypatch):
     asker = retriever._current([])
     last = LONG.split()[-1][:-1]
-    verifier = asker.verifier_for("likelihood", QueryView(text=last))
+    text = Candidates([0], [None], [Item(id="long", text=LONG)], [[]])
+    verifier = asker.verifier_for("likelihood", QueryView(text=last), text)
     seen = []
     real = verifier.verify_all
     monkeypatch.setattr(
@@ -545,8 +547,10 @@ def test_what_is_seen_in_the_query_leads_to_passages(build, photo, text):
 def test_pictures_look_for_passages_by_weights_of_their_own(build, photo):
     """The question, which no passage repeats, does not turn the order of the clues around."""
     model = Seeing()
-    keep = {f"passages_{name}": 0.0 for name in ("likelihood", "contrastive", "objects")}
-    model.calibration = {"generation": 0.0, "likelihood": 9.0, **keep, "passages_generation": 1.0}
+    model.calibration = {"generation": 0.0, "likelihood": 9.0}
+    for way in ("passages", "shown"):
+        keep = {f"{way}_{name}": 0.0 for name in ("likelihood", "contrastive", "objects")}
+        model.calibration |= {**keep, f"{way}_generation": 1.0}
     retriever = build(titled(), model=model)
     composed, alone = Query(text="What is it?", image=str(photo)), Query(image=str(photo))
     words = Query(text="tench")

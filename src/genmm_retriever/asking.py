@@ -39,6 +39,11 @@ class Candidates:
     items: list[Item]
     descriptions: list[list[Description]]
 
+    @property
+    def texts_alone(self) -> bool:
+        """Whether there is no picture among them."""
+        return bool(self.items) and all(item.kind == "text" for item in self.items)
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:
@@ -108,7 +113,6 @@ class Asker:
         self._verifiers: dict[tuple[str, Texts | None], Verifier] = {
             ("likelihood", None): self.verifier
         }
-        self._only_texts = not reader.counts()["images"]
         self.first = _first_stage(reader, model, num_beams, self.verifier.calibration)
 
     def ask(
@@ -169,10 +173,10 @@ class Asker:
             best += [None] * (len(rows) - len(best))
         return Candidates(rows, best, self.reader.items(rows), self.reader.descriptions(rows))
 
-    def verifier_for(self, name: str, query: QueryView) -> Verifier:
-        """The verifier of a name that suits a query, made on first use."""
+    def verifier_for(self, name: str, query: QueryView, found: Candidates) -> Verifier:
+        """The verifier of a name that suits a query and its candidates, made on first use."""
         texts = None
-        if self._only_texts:
+        if found.texts_alone:
             texts = texts_sought(
                 self.reader.settings.identifiers,
                 words=bool(query.text),
@@ -187,7 +191,9 @@ class Asker:
         self, name: str, queries: Sequence[QueryView], found: Sequence[Candidates], k: int
     ) -> list[tuple[np.ndarray, Parts | None]]:
         """What the verifiers make of each query's candidates; those of one kind ask together."""
-        verifiers = [self.verifier_for(name, query) for query in queries]
+        verifiers = [
+            self.verifier_for(name, query, one) for query, one in zip(queries, found, strict=True)
+        ]
         looks = [self._candidate_views(one) for one in found]
         judged: dict[int, tuple[np.ndarray, Parts | None]] = {}
         for verifier in dict.fromkeys(verifiers):

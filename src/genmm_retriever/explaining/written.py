@@ -185,7 +185,7 @@ class _Telling:
 def _explained(asker: Asker, answer: Answer, hit: Hit, verify: str) -> ExplainedHit:
     if answer.parts is None:
         return ExplainedHit(hit=hit)
-    calibration = asker.verifier_for(verify, answer.view).calibration
+    calibration = asker.verifier_for(verify, answer.view, answer.found).calibration
     place = next(i for i, item in enumerate(answer.found.items) if item.id == hit.item.id)
     terms = contributions(calibration, answer.parts, place)
     return ExplainedHit(

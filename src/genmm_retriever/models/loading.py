@@ -48,7 +48,8 @@ def load_model(
 
     Args:
         name: `"builtin"`, a name on the Hugging Face hub (`"Qwen/Qwen3-VL-4B-Instruct"`), the
-            folder of a saved model, or a PEFT folder (its base model is loaded with it).
+            folder of a saved model, a PEFT folder (its base model is loaded with it), or what
+            `genmm train builtin`, `matching` or `composer` wrote.
         device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`; by default bfloat16 where the device
             computes it natively, else float32.
@@ -77,6 +78,10 @@ def load_model(
         from genmm_retriever.models.builtin import load_builtin
 
         model: Any = load_builtin(device=where, dtype=how)
+    elif _is_trained_builtin(name):
+        from genmm_retriever.models.builtin import load_trained
+
+        model = load_trained(Path(name).expanduser(), device=where, dtype=how)
     else:
         base = _adapter_base(name)
         if base is not None and adapter is None:
@@ -86,6 +91,15 @@ def load_model(
         model.apply_adapter(adapter)
     found: MLLM = model
     return found
+
+
+def _is_trained_builtin(name: str) -> bool:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return False
+    from genmm_retriever.models.builtin.assembly import is_trained
+
+    return is_trained(folder)
 
 
 def load_generator(

@@ -17,11 +17,14 @@ REACH_DEPTH = 10
 """Hits up to which the margins hold; for more of them nobody is ruled out."""
 
 
-Texts = Literal["passages by picture", "passages by words", "captions by picture"]
-"""How texts are looked for where an index holds nothing else: passages by clues, with or without
-a picture in the query, or captions by identifiers, with a picture alone."""
+Texts = Literal[
+    "passages by picture", "passages by picture alone", "passages by words", "captions by picture"
+]
+"""How texts are looked for where no picture is a candidate: by clues, with a picture and words,
+with one of them alone, or by identifiers, with a picture alone."""
 TEXTS: dict[Texts, str] = {
     "passages by picture": "passages_",
+    "passages by picture alone": "shown_",
     "passages by words": "texts_",
     "captions by picture": "captions_",
 }
@@ -29,7 +32,7 @@ TEXTS: dict[Texts, str] = {
 
 
 def texts_sought(identifiers: str, *, words: bool, picture: bool) -> Texts | None:
-    """How a query looks for texts in an index that holds nothing else.
+    """How a query looks for texts where no picture is a candidate.
 
     Args:
         identifiers: The index's kind of identifiers.
@@ -44,7 +47,9 @@ def texts_sought(identifiers: str, *, words: bool, picture: bool) -> Texts | Non
         'captions by picture'
     """
     if identifiers == "clue":
-        return "passages by picture" if picture else "passages by words"
+        if not picture:
+            return "passages by words"
+        return "passages by picture" if words else "passages by picture alone"
     return "captions by picture" if picture and not words else None
 
 
@@ -84,12 +89,17 @@ class Calibration:
         debias: Weight of the unconditional log-probability in the beam.
         guidance: Weight of what a contrastive head says of the topics that a query may mean,
             beside the language model in the beam; zero leaves the choice to the latter.
-        passages_likelihood: Weight a nat per token where a picture looks for passages by clues,
-            see `for_texts`.
+        passages_likelihood: Weight a nat per token where a question about a picture looks for
+            passages by clues, see `for_texts`.
         passages_contrastive: Weight of the cosine there.
         passages_objects: Weight of the objects there.
         passages_generation: Weight of the clues' score there.
         passages_bias: Bias there.
+        shown_likelihood: Weight a nat per token where a picture alone looks for passages by clues.
+        shown_contrastive: Weight of the cosine there.
+        shown_objects: Weight of the objects there.
+        shown_generation: Weight of the clues' score there.
+        shown_bias: Bias there.
         texts_likelihood: Weight a nat per token where words look for passages by clues.
         texts_contrastive: Weight of the cosine there.
         texts_objects: Weight of the objects there.
@@ -133,6 +143,11 @@ class Calibration:
     passages_objects: float = 0.0
     passages_generation: float = 1.0
     passages_bias: float = -4.0
+    shown_likelihood: float = 1.0
+    shown_contrastive: float = 5.0
+    shown_objects: float = 0.0
+    shown_generation: float = 1.0
+    shown_bias: float = -4.0
     texts_likelihood: float = 1.0
     texts_contrastive: float = 5.0
     texts_objects: float = 0.0
@@ -163,10 +178,11 @@ class Calibration:
         return cls(**given)
 
     def for_texts(self, sought: Texts) -> Calibration:
-        """The weights with which texts are looked for, in an index that holds nothing else.
+        """The weights with which texts are looked for, where no picture is a candidate.
 
         Clues stand in the passages word for word and say most; a question about a picture is
-        seldom repeated where it is answered, so its likelihood given a passage says little. And
+        seldom repeated where it is answered, so its likelihood given a passage says little. A
+        picture alone may look for what names it or for what describes it. And
         what a picture adds to the likelihood of captions is not on the scale of what captions add
         to that of a query. Beside pictures the usual weights hold, which compare both kinds.
 

@@ -34,8 +34,8 @@ def make_verifier(
             that SemCORE shows where the model chooses, else 16.
         budget_ms: Milliseconds that verifying a query may take; None for no limit.
         cascade: Of the likelihood; the others have no stages.
-        texts: How they are looked for, in an index that holds texts alone; the likelihood's
-            weights are then those of `Calibration.for_texts`.
+        texts: How they are looked for, where no picture is a candidate; the likelihood's weights
+            are then those of `Calibration.for_texts`.
 
     Raises:
         InputError: If there is no verifier of that name.

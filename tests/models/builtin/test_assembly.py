@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from genmm_retriever.errors import MissingExtraError, ModelError, StorageError
 from genmm_retriever.models.builtin import assembly, load_builtin
 from genmm_retriever.models.builtin.labels import label_names
+from genmm_retriever.models.loading import load_model
 from genmm_retriever.training.builtin.train import add_adapter, export
 
 
@@ -186,3 +187,46 @@ def test_labels_say_what_kind_of_thing_it_is():
     assert names[281][0] == "tabby cat"
     assert "tabby" in names[281]
     assert names[207] == ("golden retriever",)
+
+
+def test_trained_parts_take_the_place_of_the_shipped_ones(tmp_path):
+    """What is lacking is the shipped, but for what was made for other parts."""
+
+    def parts(name, *files):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in files:
+            (folder / file).write_text(name)
+        assert assembly.is_trained(folder)
+        with assembly.completed(folder) as found:
+            return {p.name: p.read_bytes() == name.encode() for p in found.iterdir()}
+
+    head, composer = "head.safetensors", "composer.safetensors"
+    adapter, settings = ("adapter_model.safetensors", "adapter_config.json"), "builtin.json"
+    shipped = {**dict.fromkeys(adapter, False), settings: False}
+    assert parts("composed", composer) == {**shipped, head: False, composer: True}
+    assert parts("matched", head) == {**shipped, head: True}
+    whole = (head, *adapter, settings)
+    assert parts("whole", *whole) == dict.fromkeys(whole, True)
+    assert not assembly.is_trained(tmp_path)
+    (tmp_path / "whole" / "config.json").write_text("{}")
+    assert not assembly.is_trained(tmp_path / "whole")
+
+
+def test_trained_parts_are_a_model_by_the_name_of_their_folder(builtin, tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    tensors = load_file(assembly.ASSETS / "composer.safetensors")
+    zeroed = {name: torch.zeros_like(value) for name, value in tensors.items()}
+    save_file(zeroed, folder / "composer.safetensors")
+    model = load_model(folder)
+    assert model.name == str(folder)
+    # The shipped heads, and a composer of one's own.
+    texts = model.embed_texts(["a dog", "in snow"])
+    torch.testing.assert_close(texts, builtin.embed_texts(["a dog", "in snow"]))
+    own, shipped = model.compose(texts[:1], texts[1:]), builtin.compose(texts[:1], texts[1:])
+    assert float((own - shipped).abs().max()) > 0.01
+    assert model.fingerprint == builtin.fingerprint
+    (folder / "composer.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ModelError, match="train it again"):
+        load_model(str(folder))

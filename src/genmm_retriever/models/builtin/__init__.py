@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from genmm_retriever.models.builtin.configuration import GenmmBuiltinConfig
-from genmm_retriever.models.builtin.mllm import BuiltinMLLM, load_builtin
+from genmm_retriever.models.builtin.mllm import BuiltinMLLM, load_builtin, load_trained
 from genmm_retriever.models.builtin.modeling import GenmmBuiltinForConditionalGeneration
 from genmm_retriever.models.builtin.processing import (
     GenmmBuiltinImageProcessor,
@@ -38,4 +38,5 @@ __all__ = [
     "GenmmBuiltinImageProcessor",
     "GenmmBuiltinProcessor",
     "load_builtin",
+    "load_trained",
 ]

@@ -11,6 +11,8 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ from genmm_retriever.models.sentences import MiniLMEncoder
 ASSETS = Path(__file__).parent / "assets"
 HEAD_FILE = "head.safetensors"
 COMPOSER_FILE = "composer.safetensors"
+ADAPTER_FILE = "adapter_model.safetensors"
+_PARTS = (HEAD_FILE, ADAPTER_FILE, "adapter_config.json", "builtin.json", COMPOSER_FILE)
 _FORMAT = "2"
 """Changes when the same assets would be assembled into another folder."""
 
@@ -84,10 +88,47 @@ def assembled_folder(*, assets: Path = ASSETS, progress: bool = True) -> Path:
     return target
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether a folder holds what `genmm train builtin`, `matching` or `composer` wrote."""
+    if (folder / "config.json").is_file():
+        return False
+    return any((folder / name).is_file() for name in (HEAD_FILE, COMPOSER_FILE))
+
+
+@contextmanager
+def completed(folder: Path) -> Iterator[Path]:
+    """The parts in a folder, with the shipped ones in place of those that it lacks.
+
+    A head that comes without an adapter was made for the shipped one, as `genmm train matching`
+    does; the shipped composer fits no other heads.
+
+    Args:
+        folder: Where `is_trained`.
+
+    Raises:
+        StorageError: If they cannot be copied.
+    """
+    own = {name for name in _PARTS if (folder / name).is_file()}
+    shipped = {*_PARTS} - own - ({COMPOSER_FILE} if HEAD_FILE in own else set())
+    if ADAPTER_FILE in own:
+        shipped = set()
+    with tempfile.TemporaryDirectory(prefix="genmm-parts-") as work:
+        try:
+            for source, names in ((ASSETS, shipped), (folder, own)):
+                for name in names:
+                    shutil.copyfile(source / name, Path(work) / name)
+        except OSError as error:
+            raise StorageError(
+                f"the parts in {folder} cannot be put together: {error.strerror or error}",
+                "they must be readable, and temporary files need 60 MB",
+            ) from error
+        yield Path(work)
+
+
 def _key(assets: Path) -> str:
     overrides = json.dumps(read_settings(assets).get("config", {}), sort_keys=True)
     digest = hashlib.sha256(f"{_FORMAT}:{SHA256}:{overrides}".encode())
-    for name in (HEAD_FILE, "adapter_model.safetensors", "adapter_config.json"):
+    for name in (HEAD_FILE, ADAPTER_FILE, "adapter_config.json"):
         path = assets / name
         digest.update(path.read_bytes() if path.is_file() else b"-")
     return digest.hexdigest()[:16]
@@ -104,14 +145,14 @@ def _assemble(gguf: Path, assets: Path, folder: Path) -> None:
         # Cut short or altered; or its shapes are another model's.
         raise ModelError(
             f"{assets / HEAD_FILE} cannot be used: {str(error).splitlines()[0]}",
-            "reinstall the package",
+            "reinstall the package, or train it again",
         ) from error
     trained = ("model.projector.", "contrastive.image", "matching.image", "matching.lower")
     lost = [name for name in missing if name.startswith(trained)]
     if lost or unexpected:
         raise ModelError(
             f"{assets / HEAD_FILE} does not fit the model ({(lost or unexpected)[0]})",
-            "reinstall the package",
+            "reinstall the package, or train it again",
         )
     if (assets / "adapter_config.json").is_file():
         merge_adapter(model, assets)

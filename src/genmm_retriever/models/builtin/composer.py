@@ -70,6 +70,7 @@ def load_composer(path: Path, dim: int) -> Composer | None:
         composer.load_state_dict(tensors)
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise ModelError(
-            f"{path} cannot be used: {str(error).splitlines()[0]}", "reinstall the package"
+            f"{path} cannot be used: {str(error).splitlines()[0]}",
+            "reinstall the package, or train it again",
         ) from error
     return composer.eval().requires_grad_(False)

@@ -17,6 +17,7 @@ from genmm_retriever.models.builtin.assembly import (
     ASSETS,
     COMPOSER_FILE,
     assembled_folder,
+    completed,
     read_settings,
 )
 from genmm_retriever.models.builtin.composer import Composer, load_composer
@@ -293,11 +294,49 @@ def load_builtin(
         MissingExtraError: If a package of the extra `builtin` is absent.
         StorageError: If the cache cannot be written.
     """
+    # The composer that ships fits the heads that ship; another folder has its own, or none.
+    parts = folder or ASSETS
+    folder = folder or assembled_folder(progress=progress)
+    return _from_folder(folder, parts, read_settings(), device=device, dtype=dtype)
+
+
+def load_trained(
+    folder: Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    progress: bool = True,
+) -> BuiltinMLLM:
+    """The builtin model with parts that `genmm train builtin`, `matching` or `composer` wrote.
+
+    Args:
+        folder: What they wrote; shipped parts stand in for those that it lacks.
+        device: Where to run.
+        dtype: As for `load_builtin`.
+        progress: Whether to say on stderr what is fetched.
+
+    Raises:
+        ModelError: If the parts are damaged or do not fit; and as `load_builtin`.
+    """
+    with completed(folder) as parts:
+        settings = {**read_settings(), **read_settings(parts)}
+        whole = assembled_folder(assets=parts, progress=progress)
+        return _from_folder(
+            whole, parts, settings, device=device, dtype=dtype, name=str(folder.resolve())
+        )
+
+
+def _from_folder(
+    folder: Path,
+    parts: Path,
+    settings: dict[str, Any],
+    *,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    name: str = "builtin",
+) -> BuiltinMLLM:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    # The composer that ships fits the heads that ship; another folder has its own, or none.
-    composer_file = (folder or ASSETS) / COMPOSER_FILE
-    folder = folder or assembled_folder(progress=progress)
     with no_progress_bars():
         model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True
@@ -305,7 +344,8 @@ def load_builtin(
         processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, local_files_only=True
         )
-    calibration = read_settings().get("calibration")
-    dim = 2 * model.config.contrastive_dim
-    composer = load_composer(composer_file, dim)
-    return BuiltinMLLM(model.to(device), processor, calibration=calibration, composer=composer)
+    composer = load_composer(parts / COMPOSER_FILE, 2 * model.config.contrastive_dim)
+    calibration = settings.get("calibration")
+    return BuiltinMLLM(
+        model.to(device), processor, name=name, calibration=calibration, composer=composer
+    )
