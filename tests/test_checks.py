@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from genmm_retriever.checks import as_queries, as_query, joined_filters
-from genmm_retriever.errors import QueryError
+from genmm_retriever.checks import as_queries, as_query, check_options, checked_k, joined_filters
+from genmm_retriever.errors import InputError, QueryError
 from genmm_retriever.schema import Query
 
 
@@ -44,3 +45,11 @@ def test_a_single_query_is_not_taken_for_several(queries):
 def test_filters_that_are_no_mapping_are_not_joined():
     with pytest.raises(QueryError, match="filters is 'year=1'"):
         joined_filters({"a": 1}, "year=1")
+
+
+def test_whole_numbers_of_numpy_are_taken_and_truth_values_are_none():
+    assert type(checked_k(np.int64(3))) is int
+    check_options(k=np.int32(2), candidates=np.int64(5), num_beams=np.int64(1), budget=np.int8(4))
+    for name in ("k", "candidates", "num_beams", "budget", "budget_ms"):
+        with pytest.raises(InputError, match=f"{name} is True"):
+            check_options(**{name: True})

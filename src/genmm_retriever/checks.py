@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from reprlib import repr as shortened
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from pydantic import ValidationError
 
@@ -127,10 +128,12 @@ def check_options(
     for name, value in (("num_beams", num_beams), ("candidates", candidates), ("budget", budget)):
         if (name != "candidates" and value is None) or (name == "budget" and value == "auto"):
             continue
-        if not isinstance(value, int) or value < 1:
+        if not _is_whole(value) or value < 1:
             raise InputError(f"{name} is {value!r}", "give a whole number of at least 1")
     if budget_ms is not None and not (
-        isinstance(budget_ms, (int, float)) and 0 < budget_ms < math.inf
+        isinstance(budget_ms, (int, float))
+        and not isinstance(budget_ms, bool)
+        and 0 < budget_ms < math.inf
     ):
         raise InputError(f"budget_ms is {budget_ms!r}", "give milliseconds above 0, or None")
     if cascade not in (None, True, False):
@@ -143,9 +146,14 @@ def checked_k(k: int) -> int:
     Raises:
         QueryError: If it is out of range.
     """
-    if not isinstance(k, int) or not 1 <= k <= MAX_K:
+    if not _is_whole(k) or not 1 <= k <= MAX_K:
         raise QueryError(f"k is {k!r}", f"give a whole number from 1 to {MAX_K}")
-    return k
+    return int(k)
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    """Whether it is an integer, of Python or NumPy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def checked_verify(verify: str | bool) -> str:

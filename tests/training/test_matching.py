@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from genmm_retriever.errors import SourceError
+from genmm_retriever.errors import SourceError, StorageError
 from genmm_retriever.models.builtin.assembly import HEAD_FILE
 from genmm_retriever.training.builtin import train_matching
+from genmm_retriever.training.storing import storing
 
 
 def test_from_files_to_a_head_that_the_model_takes(pictures, make_builtin, tmp_path):
@@ -40,3 +42,11 @@ def test_what_cannot_be_read_is_named_before_anything_is_done(tmp_path):
     with pytest.raises(SourceError, match=r"nothing\.jsonl"):
         train_matching([tmp_path / "nothing.jsonl"], tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_apart_from_a_full_disk(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="choose another folder"), storing(tmp_path / "file/x"):
+        (tmp_path / "file" / "x").mkdir()
+    with pytest.raises(StorageError, match="free some space"), storing(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -270,7 +270,8 @@ def _missing(asked: Sequence[EvalQuery], known: frozenset[str] | None) -> int:
         raise InputError(
             f"none of the {len(relevant)} relevant items is in the index (for example "
             f"{min(relevant)!r})",
-            "was the index built from other data, or with another --items?",
+            "was the index built from other data, or with another --items? Pictures look for "
+            "captions with --direction image-to-text",
         )
     return len(missing)
 

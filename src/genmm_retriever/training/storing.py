@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from safetensors import SafetensorError
 
 from genmm_retriever.corpus.store.files import write_atomically
 from genmm_retriever.errors import StorageError
+
+_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
+"""Errors that more space does not mend."""
 
 
 @contextlib.contextmanager
@@ -27,9 +31,12 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
+        place = isinstance(error, OSError) and error.errno in _PLACE
         raise StorageError(
             f"{path} cannot be written: {getattr(error, 'strerror', None) or error}",
-            "free some space; the same command goes on from the last state that was kept",
+            "choose another folder, or make it writable"
+            if place
+            else "free some space; the same command goes on from the last state that was kept",
         ) from error
 
 

@@ -265,6 +265,9 @@ def test_duplicates_are_named_and_nothing_is_kept(tmp_path, builder):
         with pytest.raises(DuplicateIdError, match=r"has 'one', the source gives two\.png"):
             writer.stage_items(twice[2:])
         assert writer.stage_items(twice[2:], replace=True).replaced == 1
+        other = Item(id="b", text=twice[1].text, metadata={"year": 2012})
+        with pytest.raises(DuplicateIdError, match=f"the metadata of '{twice[1].text}' is not"):
+            writer.stage_items([other])
 
 
 def test_skipped_items_are_remembered_and_tried_again_when_mended(tmp_path, builder):

@@ -88,10 +88,10 @@ def _stage_one(staging: Staging, tables: Tables, item: Item, *, replace: bool) -
         if not replace and skipped is None:
             [present] = tables.items([held[0]]).values()
             raise DuplicateIdError(
-                f"the id {item.id!r} is in the index with other content: it has "
-                f"{_describe(present)}, the source gives {_describe(item)}",
-                "replace it on purpose (`--replace`, in Python `replace=True`), delete it first, "
-                "or use another id",
+                f"the id {item.id!r} is in the index with other content: "
+                f"{_difference(present, item)}",
+                "replace it on purpose (`genmm add --replace`, in Python `replace=True`), "
+                "delete it first, or use another id",
                 item.id,
             )
     row = staging.number("next_row")
@@ -103,6 +103,14 @@ def _stage_one(staging: Staging, tables: Tables, item: Item, *, replace: bool) -
             entry = (key, encode_metadata(each), row)
             tables.run("INSERT OR IGNORE INTO metadata VALUES(?, ?, ?)", entry)
     return "added" if held is None else "replaced"
+
+
+def _difference(present: Item, given: Item) -> str:
+    if (held := _describe(present)) != (new := _describe(given)):
+        return f"it has {held}, the source gives {new}"
+    fields = (name for name in ("image", "text", "metadata"))
+    names = [name for name in fields if getattr(present, name) != getattr(given, name)]
+    return f"the {' and the '.join(names) or 'content'} of {held} is not the same"
 
 
 def _describe(item: Item) -> str:
