@@ -95,7 +95,8 @@ def train(
 ) -> None:
     """Train the index's model on the index; an interrupted training goes on.
 
-    The builtin model's own parts are trained by: genmm train builtin SOURCE... --output DIR
+    Parts of the builtin model are trained by: genmm train builtin (or matching, or composer)
+    SOURCE... --output DIR
     """
     from ..training import train_index
 
