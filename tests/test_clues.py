@@ -573,8 +573,17 @@ def test_beside_pictures_the_usual_weights_hold(build, photo, pictures):
         [f"a red thing {n}" for n in range(num_return_sequences)] for _ in prompts
     ]
     items = [*titled(), Item(id="picture", image=str(sorted(pictures.glob("*.png"))[0]))]
-    hits = build(items, model=model).retrieve("What is it?", image=str(photo), k=3)
+    retriever, asked = build(items, model=model), Query(text="What is it?", image=str(photo))
+    hits = retriever.retrieve(asked, k=3)
+    assert {hit.item.kind for hit in hits} == {"image", "text"}
     assert all("likelihood" in h.evidence.parts for h in hits if not h.evidence.filled)
+    # Among its texts alone the index is one of texts: the same hits with the same scores.
+    model.calibration = {"likelihood": 9.0, "passages_likelihood": 0.0}
+    texts, beside = build(titled(), model=model), build(items, model=model)
+    wanted = [(h.item.id, h.score) for h in texts.retrieve(asked, k=3)]
+    found = [(h.item.id, h.score) for h in beside.retrieve(asked, kind="text", k=3)]
+    assert [name for name, _ in found] == [name for name, _ in wanted]
+    assert [score for _, score in found] == pytest.approx([score for _, score in wanted], rel=0.05)
 
 
 def model_bias():
