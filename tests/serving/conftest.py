@@ -110,8 +110,9 @@ def words(monkeypatch):
 @pytest.fixture
 def genmm(capsys, monkeypatch):
     """Run the command line in this process: (exit code, stdout, stderr)."""
-    # --quiet sets it; the fixture takes it back.
+    # --quiet sets it; the fixture, which has to have set it once, takes it back.
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
 
     def run(*arguments):
         code = cli.main([str(argument) for argument in arguments])
