@@ -88,6 +88,11 @@ def test_search_add_delete_info_check(genmm, built, tmp_path):
     assert genmm("check", built, "--json")[0] == 0
 
 
+def test_a_kind_that_the_index_lacks_is_named(genmm, built):
+    code, out, _ = genmm("search", built, "a cat", "--kind", "image")
+    assert (code, out) == (0, "the index holds no item of the kind image\n")
+
+
 def test_eval(genmm, built, tmp_path):
     queries = tmp_path / "queries.jsonl"
     lines = [{"text": text[:-1].lower(), "relevant": [f"t{n}"]} for n, text in enumerate(TEXTS)]
