@@ -79,9 +79,9 @@ def search(
         index, model=model, k=k, verify=verify.value, num_beams=beams, device=device, **limits
     ) as retriever:
         hits = with_adapters(retriever, names, writer, device).retrieve(query)
-        lacks = kind is not None and not hits and not retriever.info()[f"{kind}s"]
+        lacks = query.kind is not None and not hits and not retriever.info()[f"{query.kind}s"]
     asked = query.model_dump(mode="json") | {"k": k, "verify": verify.value}
-    said = f"the index holds no item of the kind {kind}" if lacks else render_hits(hits)
+    said = f"the index holds no item of the kind {query.kind}" if lacks else render_hits(hits)
     console.result({"query": asked, "hits": [hit.to_json() for hit in hits]}, said)
 
 
