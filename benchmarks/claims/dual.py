@@ -61,14 +61,22 @@ def dual_encoder(options: Options) -> Measurement:
 
 
 def _sets(options: Options, model: Any, *, lower: bool) -> tuple[Captioned, Captioned]:
-    limits = {"train": options.pick(0, 300) or None, "dev": options.pick(0, 100) or None}
     train, dev = (
         captioned.vectors(
-            captioned.flickr_file(options, split), model, options.cache, limit=limit, lower=lower
+            captioned.flickr_file(options, split),
+            model,
+            options.cache,
+            limit=_limit(options, split),
+            lower=lower,
         )
-        for split, limit in limits.items()
+        for split in ("train", "dev")
     )
     return train, dev
+
+
+def _limit(options: Options, split: str) -> int | None:
+    """Pictures of a split that are read; None for all."""
+    return options.pick(0, {"train": 300, "dev": 100}[split]) or None
 
 
 def standardised(train: Captioned, dev: Captioned) -> tuple[Captioned, Captioned]:
@@ -87,7 +95,7 @@ def standardised(train: Captioned, dev: Captioned) -> tuple[Captioned, Captioned
 def heads(options: Options, model: BuiltinMLLM) -> dict[str, dict[str, float]]:
     """Recalls of an exact search of dev with the model's own cosines."""
     paths, captions = read_captioned(captioned.flickr_file(options, "dev"))
-    limit = options.pick(0, 100) or None
+    limit = _limit(options, "dev")
     paths, captions = paths[:limit], captions[:limit]
     owner = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
     grid = torch.from_numpy(captioned.grid_features(paths, model, options.cache)).float()

@@ -70,15 +70,13 @@ def vectors(
 
     if lower and not isinstance(model, BuiltinMLLM):
         raise Skipped(f"{model.name} keeps no lower layers")
-    grid = grid_features(paths, model, cache)
-    below = grid[:, -1, : model.model.config.lower_dim] if lower else None
-    if isinstance(model, BuiltinMLLM):
-        grid = grid[:, :-1]
+    grid = cell_features(paths, model, cache)
     spoken = _kept(cache, "sentences", ["MiniLM" if sentences is None else sentences.name, *texts],
                    texts, read)  # fmt: skip
     found = Captioned.of(grid, spoken, captions)
-    if below is None:
+    if not lower:
         return found
+    below = grid_features(paths, model, cache)[:, -1, : model.model.config.lower_dim]
     both = np.concatenate([found.pictures, below.astype(np.float32)], axis=1)
     return replace(found, pictures=both)
 

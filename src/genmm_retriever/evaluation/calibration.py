@@ -13,9 +13,8 @@ judged queries than that of the first stage, the latter is kept.
 With `--texts` only the weights with which texts are looked for are fitted, on an index that holds
 nothing else: passages by clues, on questions about pictures (`benchmarks.corpora.make questions`
 makes index and queries), in words alone (`benchmarks.corpora.make wordings`), or both; or captions
-by identifiers, on pictures alone. With
-`--verify choice` or `--verify yesno` only the scale and bias of that verifier
-(`evaluation.platt`). All other weights stay.
+by identifiers, on pictures alone. With `--verify choice` or `--verify yesno` only the scale and
+bias of that verifier (`evaluation.platt`). All other weights stay.
 """
 
 from __future__ import annotations

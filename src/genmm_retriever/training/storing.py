@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from genmm_retriever.corpus.store.files import write_atomically
+from genmm_retriever.corpus.store.files import lacks_space, write_atomically
 from genmm_retriever.errors import StorageError
-
-_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
-"""Errors that more space does not mend."""
 
 
 @contextlib.contextmanager
@@ -31,12 +27,13 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        place = isinstance(error, OSError) and error.errno in _PLACE
+        # safetensors keeps no number of what went wrong, and the folder has taken other files.
+        space = not isinstance(error, OSError) or lacks_space(error)
         raise StorageError(
             f"{path} cannot be written: {getattr(error, 'strerror', None) or error}",
-            "choose another folder, or make it writable"
-            if place
-            else "free some space; the same command goes on from the last state that was kept",
+            "free some space; the same command goes on from the last state that was kept"
+            if space
+            else "choose another folder, or make it writable",
         ) from error
 
 

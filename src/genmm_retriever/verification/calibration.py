@@ -182,9 +182,9 @@ class Calibration:
 
         Clues stand in the passages word for word and say most; a question about a picture is
         seldom repeated where it is answered, so its likelihood given a passage says little. A
-        picture alone may look for what names it or for what describes it. And
-        what a picture adds to the likelihood of captions is not on the scale of what captions add
-        to that of a query. Beside pictures the usual weights hold, which compare both kinds.
+        picture alone may look for what names it or for what describes it. And what a picture adds
+        to the likelihood of captions is not on the scale of what captions add to that of a query.
+        Beside pictures the usual weights hold, which compare both kinds.
 
         Args:
             sought: What is looked for, and how.

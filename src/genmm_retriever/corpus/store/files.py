@@ -33,6 +33,11 @@ DAMAGED_HINT = (
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def lacks_space(error: OSError) -> bool:
+    """Whether more space would have let a write through."""
+    return error.errno in _FULL
+
+
 def generation_folder(generation: int) -> str:
     """Path of a generation's folder inside the index."""
     return f"{GENERATIONS}/{generation:06d}"
@@ -69,7 +74,7 @@ def storage_errors(path: Path, database: str = WORK) -> Iterator[None]:
     except OSError as error:
         hint = (
             "free some space or choose another folder; what was published is untouched"
-            if error.errno in _FULL
+            if lacks_space(error)
             else "choose a folder that you may write; what was published is untouched"
         )
         raise StorageError(
