@@ -26,8 +26,12 @@ from genmm_retriever.verification import QueryView
 
 IDENTIFIER_BEAMS = 50
 _SHOWN_IDENTIFIERS = 3
-_OPEN_LEAVES = 48
-"""Identifiers under a beam that begins with a topic at which it is written no further."""
+_OPEN_LEAVES = 200
+"""Identifiers under a beam that begins with a topic at which it is written no further.
+
+Among 5,000 captions of Flickr8k dev 48 find a picture's own less often, among its 1,000 pictures
+both find the same.
+"""
 _LEAVES_AT_ONCE = 64
 """Identifiers left that are worth scoring exactly; on ten Flickr8k queries more found no more."""
 
