@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from genmm_retriever.corpus.images import IMAGE_SUFFIXES
 from genmm_retriever.corpus.references import image_reference, is_uri, local_path
 from genmm_retriever.errors import InputError, first_problem
+from genmm_retriever.open_pictures import is_open_picture
 from genmm_retriever.schema import Evidence, Hit, Item
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
-Candidate: TypeAlias = "Item | Hit | str | bytes | os.PathLike[str]"
+Candidate: TypeAlias = "Item | Hit | str | bytes | os.PathLike[str] | Image.Image"
 
 
 @dataclass(eq=False)
@@ -57,7 +59,7 @@ def read_candidates(candidates: Iterable[Candidate | tuple[Candidate, float]]) -
     Raises:
         InputError: If one cannot be used; its place is named.
     """
-    if isinstance(candidates, (str, bytes, os.PathLike, Item, Hit)):
+    if isinstance(candidates, (str, bytes, os.PathLike, Item, Hit)) or is_open_picture(candidates):
         raise InputError("the candidates are a single one", "give a list of candidates")
     given = [_read_one(place, candidate) for place, candidate in enumerate(candidates)]
     return sorted(given, key=lambda one: math.inf if one.score is None else -one.score)
@@ -79,7 +81,7 @@ def _unscored(place: int, candidate: Candidate) -> Given:
     if isinstance(candidate, Item):
         return Given(candidate, Evidence())
     fields: dict[str, Any]
-    if isinstance(candidate, bytes):
+    if isinstance(candidate, bytes) or is_open_picture(candidate):
         fields = {"id": str(place), "image": candidate}
     elif isinstance(candidate, os.PathLike):
         fields = {"id": os.fspath(candidate), "image": image_reference(Path(candidate))}

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeGuard
 from pydantic import ValidationError
 
 from genmm_retriever.errors import InputError, QueryError, first_problem
-from genmm_retriever.schema import ImageRef, Kind, Query, Scalar
+from genmm_retriever.schema import GivenImage, Kind, Query, Scalar
 
 VERIFIERS: tuple[str, ...] = ("likelihood", "choice", "yesno", "off")
 MAX_K = 10_000
@@ -24,7 +24,7 @@ ADAPTERS: tuple[str, ...] = ("resolve", "rewrite", "compose", *_LOOPS, "consiste
 def as_query(
     query: str | Query | None,
     *,
-    image: ImageRef | None = None,
+    image: GivenImage | None = None,
     filters: dict[str, Scalar | list[Scalar]] | None = None,
     kind: Kind | None = None,
 ) -> Query:

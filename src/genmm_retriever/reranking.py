@@ -12,7 +12,7 @@ from genmm_retriever.candidates import Candidate, Given, read_candidates
 from genmm_retriever.checks import as_query, check_options, checked_k, checked_verify
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.errors import CapabilityError, ImageError, InputError
-from genmm_retriever.schema import Hit, ImageRef, Item, Query
+from genmm_retriever.schema import GivenImage, Hit, Item, Query
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,14 +95,14 @@ class GenerativeMMReranker:
         candidates: Iterable[Candidate | tuple[Candidate, float]],
         *,
         k: int | None = None,
-        image: ImageRef | None = None,
+        image: GivenImage | None = None,
     ) -> list[Hit]:
         """The candidates, best first.
 
         Args:
             query: Words, or a whole `Query`, whose filters, kind and ids do not matter here;
                 None for a picture alone.
-            candidates: Items, hits, paths of pictures, encoded pictures, or texts,
+            candidates: Items, hits, paths of pictures, encoded or open pictures, or texts,
                 each alone or with the score that a retriever gave it, higher for better. A `str`
                 is a picture if it ends like one (`"a.jpg"`), otherwise a text; the address of a
                 picture and the path of another file or folder that is there are refused, with
@@ -137,7 +137,7 @@ class GenerativeMMReranker:
         candidates: Iterable[Candidate | tuple[Candidate, float]],
         *,
         k: int | None = None,
-        image: ImageRef | None = None,
+        image: GivenImage | None = None,
     ) -> list[Hit]:
         """As `rerank`, in a worker thread: the event loop is never blocked."""
         return await asyncio.to_thread(self.rerank, query, list(candidates), k=k, image=image)

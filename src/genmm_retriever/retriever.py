@@ -32,7 +32,7 @@ from genmm_retriever.errors import (
     InputError,
     first_problem,
 )
-from genmm_retriever.schema import IDENTIFIERS_PER_ITEM, Hit, ImageRef, Kind, Query, Scalar
+from genmm_retriever.schema import IDENTIFIERS_PER_ITEM, GivenImage, Hit, Kind, Query, Scalar
 from genmm_retriever.weights import fitting_model, weights_of
 
 __all__ = ["VERIFIERS", "GenerativeMMRetriever", "Verify"]
@@ -290,7 +290,7 @@ class GenerativeMMRetriever:
         query: str | Query | None = None,
         *,
         k: int | None = None,
-        image: ImageRef | None = None,
+        image: GivenImage | None = None,
         filters: dict[str, Scalar | list[Scalar]] | None = None,
         kind: Kind | None = None,
         verify: str | bool | None = None,
@@ -301,7 +301,8 @@ class GenerativeMMRetriever:
             query: Words, or a whole `Query`, whose `ids` may name the items to look among; None
                 for a picture alone.
             k: Exactly so many hits come back if so many items match the filters.
-            image: A query picture, beside words or instead of them.
+            image: A query picture, beside words or instead of them: a path, an address, encoded
+                bytes, or an open PIL picture.
             filters: Metadata that hits must have.
             kind: Only pictures, or only texts.
             verify: Overrides the retriever's.
@@ -391,7 +392,7 @@ class GenerativeMMRetriever:
         query: str | Query | None = None,
         *,
         k: int | None = None,
-        image: ImageRef | None = None,
+        image: GivenImage | None = None,
         filters: dict[str, Scalar | list[Scalar]] | None = None,
         kind: Kind | None = None,
         verify: str | bool | None = None,
@@ -508,7 +509,7 @@ class GenerativeMMRetriever:
         query: str | Query | None = None,
         *,
         k: int = 5,
-        image: ImageRef | None = None,
+        image: GivenImage | None = None,
         filters: dict[str, Scalar | list[Scalar]] | None = None,
         kind: Kind | None = None,
         verify: str | bool | None = None,

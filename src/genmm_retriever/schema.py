@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Annotated, Any, Literal
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from genmm_retriever.open_pictures import encoded, is_open_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
 Scalar = str | int | float | bool | None
-ImageRef = Annotated[str | bytes, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)]
+
+
+def _reference(given: object) -> str | bytes:
+    """A picture as it may be given, in the form in which it is kept."""
+    if isinstance(given, (str, bytes)):
+        return given
+    if isinstance(given, (bytearray, memoryview)):
+        return bytes(given)
+    if isinstance(given, os.PathLike):
+        return os.fsdecode(given)
+    if is_open_picture(given):
+        return encoded(given)
+    raise ValueError(
+        f"a picture of type {type(given).__name__}; give a path, an address, encoded bytes, or an "
+        "open PIL picture"
+    )
+
+
+ImageRef = Annotated[str | bytes, BeforeValidator(_reference)]
 """A path, a `file:`/`http(s):`/`data:` URI, or the encoded bytes of a picture."""
+GivenImage: TypeAlias = "str | bytes | os.PathLike[str] | Image.Image"
+"""What may stand for an `ImageRef`: an open PIL picture is kept as encoded bytes, upright."""
 
 IDENTIFIERS_PER_ITEM = 4
 """Default number of ways that lead to an item."""
@@ -72,7 +97,8 @@ class Item(_Frozen):
 
     Args:
         id: Unique within the index.
-        image: Path, URI or encoded bytes; opened lazily and never kept decoded.
+        image: Path, URI or encoded bytes, opened lazily and never kept decoded; or an open PIL
+            picture, which is kept as encoded bytes.
         text: A passage, or human text that goes with the picture.
         title: A short name shown with the item.
         metadata: Flat values to filter by; lists of scalars match when any value matches.
@@ -130,7 +156,7 @@ class Query(_Frozen):
     Args:
         text: Words, or for a composed query the instruction ("the same, but in red"); at most
             10,000 characters, of which a search reads 400 words and 4,000 characters.
-        image: Path, URI or encoded bytes of the query picture.
+        image: Path, URI or encoded bytes of the query picture, or an open PIL picture.
         filters: Metadata conditions, all of which must hold; a list means "one of".
             Applied before decoding, so that k hits come back whenever k items match. A field
             that no item of the index has is refused when it is asked.

@@ -103,6 +103,9 @@ def test_use_text_of_metadata_and_of_nothing(tmp_path):
     assert next(read_sources(path, use_text="alt")).text == "hi"
     with pytest.raises(SourceError, match=r"no line .* has the field 'typo'"):
         list(read_sources(path, use_text="typo"))
+    more = lines(tmp_path / "n.jsonl", *({"id": str(n), "image": "a.png"} for n in range(3)))
+    with pytest.raises(SourceError, match=r"none of the first 2 lines .* has the field 'typo'"):
+        list(read_sources(more, use_text="typo", limit=2))
 
 
 def test_names_become_metadata(tmp_path):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from genmm_retriever.errors import ModelError, ModelNotFoundError
+from genmm_retriever.errors import InputError, ModelError, ModelNotFoundError
 from genmm_retriever.models.base import ImagePart, Prompt, TextPart
-from genmm_retriever.models.loading import load_model, pick_device, pick_dtype
+from genmm_retriever.models.loading import load_model, pick_device, pick_dtype, scoring_model
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
 PEFT_NAMES = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -189,6 +189,14 @@ def test_devices_and_dtypes():
     assert pick_dtype(cpu, "bfloat16") == pick_dtype(cpu, torch.bfloat16) == torch.bfloat16
     with pytest.raises(ModelError, match="float7"):
         pick_dtype(cpu, "float7")
+
+
+def test_a_model_that_is_loaded_stays_where_it_lies(build):
+    mllm = build("llama")
+    assert scoring_model(mllm, "cpu") is mllm
+    assert scoring_model(mllm) is mllm
+    with pytest.raises(InputError, match=r"lies on cpu, and device is 'meta' .*leave device out"):
+        scoring_model(mllm, "meta")
 
 
 def test_folder_can_be_moved(llama, tmp_path, build):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,16 +50,22 @@ def read_sources(
         raise InputError(f"limit is {limit}, but must be at least 1")
     if isinstance(sources, (str, os.PathLike, Item)):
         sources = [sources]
+    if not isinstance(sources, Iterable):
+        raise _no_source(sources)
     chain = itertools.chain.from_iterable(
-        _read_one(source, items=items, use_text=use_text) for source in sources
+        _read_one(source, items=items, use_text=use_text, limit=limit) for source in sources
     )
     return itertools.islice(chain, limit)
 
 
-def _read_one(source: Source, *, items: Items, use_text: str | None) -> Iterator[Item]:
+def _read_one(
+    source: Source, *, items: Items, use_text: str | None, limit: int | None
+) -> Iterator[Item]:
     if isinstance(source, Item):
         yield source
         return
+    if not isinstance(source, (str, os.PathLike)):
+        raise _no_source(source)
     path = Path(source)
     name = repr(printable(str(path)))
     suffix = path.suffix.lower()
@@ -75,9 +81,9 @@ def _read_one(source: Source, *, items: Items, use_text: str | None) -> Iterator
     if is_folder and (path / "corpus.jsonl").is_file():
         found = _read_beir(path / "corpus.jsonl")
     elif suffix in _JSONL_SUFFIXES:
-        found = _read_lines(iter_jsonl(path), path, items, use_text)
+        found = _read_lines(iter_jsonl(path), path, items, use_text, limit)
     elif suffix == ".parquet":
-        found = _read_lines(_iter_parquet(path), path, items, use_text)
+        found = _read_lines(_iter_parquet(path), path, items, use_text, limit)
     elif items == "captions":
         raise SourceError(
             f"{name} has no captions to index", "name a JSONL or Parquet file with captions"
@@ -97,6 +103,11 @@ def _read_one(source: Source, *, items: Items, use_text: str | None) -> Iterator
         raise EmptyCorpusError(f"{name} holds {what}", "name a source that does")
     yield first
     yield from found
+
+
+def _no_source(given: object) -> SourceError:
+    hint = "give paths, or items, such as Item(id='7', image=...)"
+    return SourceError(f"a source of type {type(given).__name__}", hint)
 
 
 def _picture(path: Path, name: str) -> Item:
@@ -133,18 +144,28 @@ def _read_lines(
     path: Path,
     items: Items,
     use_text: str | None,
+    limit: int | None,
 ) -> Iterator[Item]:
     met = use_text in (None, "text")
-    count = 0
+    lines = given = 0
     for number, record in records:
-        count += 1
+        lines += 1
         met = met or use_text in record or use_text in (record.get("metadata") or ())
-        yield from items_of(record, path, number, items=items, use_text=use_text)
-    if count and not met:
-        raise SourceError(
-            f"no line of {str(path)!r} has the field {use_text!r}",
-            "name `captions`, `text`, `title` or a key of the metadata",
-        )
+        for item in items_of(record, path, number, items=items, use_text=use_text):
+            given += 1
+            if given == limit and not met:
+                # Nobody asks for more, so this is the last chance to say it.
+                raise _no_field(path, use_text, f"none of the first {lines:,} lines")
+            yield item
+    if lines and not met:
+        raise _no_field(path, use_text, "no line")
+
+
+def _no_field(path: Path, field: str | None, which: str) -> SourceError:
+    return SourceError(
+        f"{which} of {str(path)!r} has the field {field!r}",
+        "name `captions`, `text`, `title` or a key of the metadata",
+    )
 
 
 def _iter_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

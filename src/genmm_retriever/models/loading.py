@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from genmm_retriever.errors import (
     CapabilityError,
     GenmmError,
+    InputError,
     MissingExtraError,
     ModelError,
     ModelNotFoundError,
@@ -145,6 +146,7 @@ def scoring_model(model: MLLM | str, device: str | None = None) -> MLLM:
 
     Raises:
         CapabilityError: If it gives none.
+        InputError: If one that is loaded lies on another device than the one asked for.
         ModelError: As `load_model`.
     """
     from genmm_retriever.models.base import MLLM
@@ -155,7 +157,20 @@ def scoring_model(model: MLLM | str, device: str | None = None) -> MLLM:
             f"{type(loaded).__name__} gives no token log-probabilities",
             "name a local model, by its hub name or path",
         )
+    if device is not None and not isinstance(model, str):
+        _check_place(loaded, device)
     return loaded
+
+
+def _check_place(loaded: MLLM, device: str) -> None:
+    lies: torch.device | None = getattr(loaded, "device", None)
+    asked = pick_device(device)
+    same = lies is None or (lies.type == asked.type and asked.index in (None, lies.index or 0))
+    if not same:
+        raise InputError(
+            f"the model lies on {lies}, and device is {device!r}",
+            "leave device out, or give the model's name to have it loaded there",
+        )
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:

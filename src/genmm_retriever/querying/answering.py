@@ -22,7 +22,7 @@ from genmm_retriever.querying.reasoner import words_of
 from genmm_retriever.querying.resolving import ReferenceResolver
 from genmm_retriever.querying.wrapping import Filters
 from genmm_retriever.querying.writing import ask_for, is_builtin, looked_at, picture_of
-from genmm_retriever.schema import Hit, ImageRef, Kind, Query
+from genmm_retriever.schema import GivenImage, Hit, Kind, Query
 
 MAX_SOURCES = 20
 _WORDS = 120
@@ -114,7 +114,7 @@ class Answerer:
         self,
         question: str | Query | None = None,
         *,
-        image: ImageRef | None = None,
+        image: GivenImage | None = None,
         filters: Filters | None = None,
         kind: Kind | None = None,
         verify: str | bool | None = None,
@@ -143,7 +143,7 @@ class Answerer:
         self,
         question: str | Query | None = None,
         *,
-        image: ImageRef | None = None,
+        image: GivenImage | None = None,
         filters: Filters | None = None,
         kind: Kind | None = None,
         verify: str | bool | None = None,

@@ -10,7 +10,7 @@ from typing import Any
 from genmm_retriever.checks import as_query
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.computing import ResultT, Searched, Searcher
-from genmm_retriever.schema import Hit, ImageRef, Kind, Query, Scalar
+from genmm_retriever.schema import GivenImage, Hit, Kind, Query, Scalar
 
 Filters = dict[str, Scalar | list[Scalar]]
 
@@ -61,7 +61,7 @@ class WrappedRetriever(ABC):
         query: str | Query | None = None,
         *,
         k: int | None = None,
-        image: ImageRef | None = None,
+        image: GivenImage | None = None,
         filters: Filters | None = None,
         kind: Kind | None = None,
         verify: str | bool | None = None,
@@ -96,7 +96,7 @@ class WrappedRetriever(ABC):
         query: str | Query | None = None,
         *,
         k: int | None = None,
-        image: ImageRef | None = None,
+        image: GivenImage | None = None,
         filters: Filters | None = None,
         kind: Kind | None = None,
         verify: str | bool | None = None,

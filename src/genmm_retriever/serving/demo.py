@@ -124,7 +124,9 @@ def questions(items: Sequence[Item], folder: Path) -> list[Question]:
             width, height = picture.size
             face = picture.crop((width // 8, 0, width * 7 // 8, height))
             ImageOps.mirror(face).save(path)
-        asked.append(Question(Query(image=str(path)), "this picture", ("chelsea.png",)))
+        asked.append(
+            Question(Query(image=str(path)), f"this picture: {path.name}", ("chelsea.png",))
+        )
     return asked
 
 

@@ -1,0 +1,44 @@
+"""Pictures that are open already, as the encoded bytes that everything else works with."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+
+
+def is_open_picture(value: object) -> TypeGuard[Image]:
+    """Whether it is a PIL picture; PIL is not imported for it."""
+    module: Any = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(value, module.Image)
+
+
+def encoded(picture: Image) -> bytes:
+    """A picture's pixels without loss, turned upright by its EXIF orientation.
+
+    As PNG, or as TIFF where PNG lacks the mode, such as CMYK.
+
+    Raises:
+        ValueError: If it cannot be read to its end, or has a mode that neither knows.
+    """
+    from PIL import ImageOps
+
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        stream = io.BytesIO()
+        if upright.mode in _PNG_MODES:
+            # The lowest level: it is read again soon, and is rarely kept.
+            upright.save(stream, "PNG", compress_level=1)
+        else:
+            upright.save(stream, "TIFF")
+    except Exception as error:
+        # Lazily opened files are decoded now, with errors of almost any type.
+        raise ValueError(
+            f"a picture of mode {picture.mode} cannot be encoded ({error}); convert it to RGB"
+        ) from error
+    return stream.getvalue()
