@@ -15,6 +15,7 @@ from benchmarks.claims import (
     scaling,
     search,
     service_load,
+    stage,
     tries,
     wording,
 )
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *scaling.BENCHMARKS,
         *gpu.BENCHMARKS,
         *dual.BENCHMARKS,
+        *stage.BENCHMARKS,
         *service_load.BENCHMARKS,
         *adapters.BENCHMARKS,
         *resolving.BENCHMARKS,

@@ -62,23 +62,29 @@ def vectors(
     paths, captions = read_captioned(source)
     paths, captions = paths[:limit], captions[:limit]
     texts = [text for own in captions for text in own]
+    if lower and not isinstance(model, BuiltinMLLM):
+        raise Skipped(f"{model.name} keeps no lower layers")
+    grid = cell_features(paths, model, cache)
+    found = Captioned.of(grid, sentence_vectors(texts, cache, sentences), captions)
+    if not lower:
+        return found
+    below = grid_features(paths, model, cache)[:, -1, : model.model.config.lower_dim]
+    both = np.concatenate([found.pictures, below.astype(np.float32)], axis=1)
+    return replace(found, pictures=both)
+
+
+def sentence_vectors(
+    texts: Sequence[str], cache: Path, sentences: SentenceEncoder | None = None
+) -> NDArray[Any]:
+    """Vectors of texts, [n, d], kept between runs; by MiniLM unless another encoder is given."""
 
     def read(some: Sequence[Any]) -> NDArray[Any]:
         nonlocal sentences
         sentences = sentences or MiniLMEncoder()
         return sentences.encode(list(some))
 
-    if lower and not isinstance(model, BuiltinMLLM):
-        raise Skipped(f"{model.name} keeps no lower layers")
-    grid = cell_features(paths, model, cache)
-    spoken = _kept(cache, "sentences", ["MiniLM" if sentences is None else sentences.name, *texts],
-                   texts, read)  # fmt: skip
-    found = Captioned.of(grid, spoken, captions)
-    if not lower:
-        return found
-    below = grid_features(paths, model, cache)[:, -1, : model.model.config.lower_dim]
-    both = np.concatenate([found.pictures, below.astype(np.float32)], axis=1)
-    return replace(found, pictures=both)
+    key = ["MiniLM" if sentences is None else sentences.name, *texts]
+    return _kept(cache, "sentences", key, texts, read)
 
 
 def cell_features(paths: Sequence[Path], model: Any, cache: Path) -> NDArray[Any]:
@@ -101,9 +107,31 @@ def grid_features(paths: Sequence[Path], model: Any, cache: Path) -> NDArray[Any
         grid: NDArray[Any] = features.numpy()
         return grid
 
+    return kept_of_pictures(paths, model, cache, "features", see)
+
+
+def kept_of_pictures(
+    paths: Sequence[Path],
+    model: Any,
+    cache: Path,
+    name: str,
+    see: Callable[[Sequence[Any]], NDArray[Any]],
+) -> NDArray[Any]:
+    """What a model sees in pictures, kept between runs.
+
+    Args:
+        paths: The n pictures.
+        model: Of another fingerprint it sees anew.
+        cache: Where it is kept.
+        name: Of what is seen.
+        see: From some paths to what is seen in them, [some, ...].
+
+    Returns:
+        [n, ...].
+    """
     # A file's size and time are in its name: other pictures under the same names are other ones.
     stats = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    return _kept(cache, "features", [model.fingerprint, *stats], paths, see)
+    return _kept(cache, name, [model.fingerprint, *stats], paths, see)
 
 
 def _kept(

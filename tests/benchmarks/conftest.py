@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,22 @@ def tiny_model(tiny_builtin, monkeypatch):
 
     monkeypatch.setattr(models, "load", lambda name: tiny_builtin)
     return tiny_builtin
+
+
+@pytest.fixture
+def small_flickr(tmp_path, noise):
+    """A folder like Flickr8k's, with drawn pictures."""
+    folder = tmp_path / "flickr8k"
+    folder.mkdir()
+    for split, pictures in (("train", 8), ("dev", 4)):
+        lines = []
+        for i in range(pictures):
+            noise(seed=i).save(folder / f"{split}{i}.png")
+            captions = [f"picture {i} of {split}", f"number {i}"]
+            lines.append({"id": f"{i}", "image": f"{split}{i}.png", "captions": captions})
+        text = "\n".join(map(json.dumps, lines))
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

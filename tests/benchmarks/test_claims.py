@@ -14,7 +14,7 @@ SEARCH = ("step_share", "generate_speed", "corpus_growth", "forward_passes", "br
 TRIE = ("trie_memory", "trie_build", "trie_lookup")
 CLUES = ("clue_next", "clue_build", "clue_memory", "clue_scaling")
 GPU = ("gpu_step", "gpu_decode")
-PEERS = ("dual_encoder",)
+PEERS = ("dual_encoder", "vision_stage")
 ASKING = (
     "query_rewriting",
     "query_expansion",

