@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0)
     table = commands.add_parser("table", parents=[shared], help="print docs/results.md")
     table.add_argument("--rows", type=Path, required=True, help="folder of the rows")
-    table.add_argument("--peer", nargs="+", type=Path, help="results of benchmark dual_encoder")
+    table.add_argument("--peer", nargs="+", type=Path, help="results of dual_encoder, vision_stage")
     return parser
 
 

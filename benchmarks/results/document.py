@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results.settings import Question, Setting
+from genmm_retriever.errors import InputError
 
 Row = dict[str, Any]
 _FIGURES = ("recall@1", "recall@5", "recall@10", "candidates@50", "candidates@100")
+_ELSEWHERE = {
+    "What a user would pick instead": ("dual_encoder",),
+    "Would an unfrozen last stage of the vision backbone help?": ("vision_stage",),
+}
+"""Titles of what `python -m benchmarks` measured, by the names of its benchmarks."""
 _DEFAULTS = {"clusters": "min(128, n/8)", "beams": "default", "model": "trained"}
 
 
@@ -28,8 +34,18 @@ def document(
     Args:
         questions: Its chapters.
         rows: From `read_rows`; what is absent is shown as not measured.
-        peers: Results of `python -m benchmarks dual_encoder --json FILE`.
+        peers: Results of `python -m benchmarks NAME --json FILE`, of `dual_encoder` and
+            `vision_stage`.
+
+    Raises:
+        InputError: If a peer is of another benchmark.
     """
+    known = [name for names in _ELSEWHERE.values() for name in names]
+    for peer in peers:
+        if peer["name"] not in known:
+            raise InputError(
+                f"{peer['name']} is no part of this document", f"one of {', '.join(known)}"
+            )
     lines = [
         "# Results",
         "",
@@ -46,8 +62,9 @@ def document(
         table = _table(question, rows) if measured else ["Not measured yet."]
         lines += [f"## {question.title}", "", *table, ""]
         lines += _ages(question, rows)
-    if peers:
-        lines += ["## What a user would pick instead", "", *_peers(peers), ""]
+    for title, names in _ELSEWHERE.items():
+        if some := [peer for peer in peers if peer["name"] in names]:
+            lines += [f"## {title}", "", *_peers(some), ""]
     return "\n".join(lines).rstrip()
 
 

@@ -242,7 +242,8 @@ def test_the_document_shows_rows_and_gaps(make_runner, tmp_path):
             }
         },
     }
-    text = document([question], read_rows(tmp_path / "rows"), [peer])
+    stage = {**peer, "name": "vision_stage", "claim": "a learnt stage"}
+    text = document([question], read_rows(tmp_path / "rows"), [peer, stage])
     assert "## Added later" in text
     assert "load average" in text
     assert "| added | R@1 | R@5 | R@10 | cand@50 | cand@100 | s a query |" in text
@@ -250,6 +251,10 @@ def test_the_document_shows_rows_and_gaps(make_runner, tmp_path):
     assert "| 50% | old |" in text
     assert "| 50% | new |" in text
     assert "| a dual encoder | text->image | 1.0 | 5.0 | 10.0 |" in text
+    before, behind = text.split("## Would an unfrozen last stage of the vision backbone help?")
+    assert ("a learnt stage" in before, "a learnt stage" in behind) == (False, True)
+    with pytest.raises(InputError, match="step_share is no part of this document"):
+        document([question], {}, [{**peer, "name": "step_share"}])
     assert str(tmp_path) not in text
     figure = read_rows(tmp_path / "rows")[settings[0].key]["figures"]["recall@10"]
     assert f" {figure:.1f} |" in text
