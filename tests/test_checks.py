@@ -42,6 +42,12 @@ def test_a_single_query_is_not_taken_for_several(queries):
         as_queries(queries)
 
 
+@pytest.mark.parametrize("queries", [None, 3, {"a dog": 1}])
+def test_what_is_no_list_of_queries_is_refused(queries):
+    with pytest.raises(QueryError, match=r"the queries are (None|3|\{'a dog': 1\}) .give a list"):
+        as_queries(queries)
+
+
 def test_filters_that_are_no_mapping_are_not_joined():
     with pytest.raises(QueryError, match="filters is 'year=1'"):
         joined_filters({"a": 1}, "year=1")

@@ -53,13 +53,29 @@ def test_a_file_cut_short_is_told_of(tmp_path: Path) -> None:
     Image.effect_noise((64, 64), 50).save(path)
     path.write_bytes(path.read_bytes()[:200])
 
-    with Image.open(path) as picture, pytest.raises(QueryError, match="cannot be encoded"):
+    with (
+        Image.open(path) as picture,
+        pytest.raises(QueryError, match="cannot be read: "),
+    ):
         as_query(None, image=picture)
 
 
-def test_a_mode_that_no_format_keeps_is_told_of() -> None:
-    with pytest.raises(QueryError, match=r"mode HSV .* convert it to RGB"):
-        as_query("a dog", image=_noise("HSV"))
+@pytest.mark.parametrize(("mode", "base"), [("HSV", "RGB"), ("RGBa", "RGBA"), ("La", "LA")])
+def test_a_mode_that_no_format_has_is_turned_into_one(mode: str, base: str) -> None:
+    kept = Query(image=_noise(base).convert(mode)).image  # type: ignore[arg-type]
+
+    assert isinstance(kept, bytes)
+    ours, theirs = open_image(kept), open_image(_noise(base))
+    assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() < 8
+
+
+def test_without_pixels_or_closed_there_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(QueryError, match="0 x 0 pixels is empty"):
+        as_query(None, image=Image.new("RGB", (0, 0)))
+    closed = _noise("RGB")
+    closed.close()
+    with pytest.raises(QueryError, match=r"an open picture cannot be read: .*closed"):
+        as_query(None, image=closed)
 
 
 @pytest.mark.parametrize("given", [np.zeros((2, 2, 3), np.uint8), 7, ["a.jpg"]])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -61,6 +62,8 @@ def read_candidates(candidates: Iterable[Candidate | tuple[Candidate, float]]) -
     """
     if isinstance(candidates, (str, bytes, os.PathLike, Item, Hit)) or is_open_picture(candidates):
         raise InputError("the candidates are a single one", "give a list of candidates")
+    if isinstance(candidates, Mapping) or not isinstance(candidates, Iterable):
+        raise InputError(f"the candidates are {shortened(candidates)}", "give a list of candidates")
     given = [_read_one(place, candidate) for place, candidate in enumerate(candidates)]
     return sorted(given, key=lambda one: math.inf if one.score is None else -one.score)
 

@@ -57,6 +57,8 @@ def as_queries(queries: Iterable[str | Query]) -> list[Query]:
     """
     if isinstance(queries, (str, Query)):
         raise QueryError("the queries are a single one", "give a list of queries")
+    if isinstance(queries, Mapping) or not isinstance(queries, Iterable):
+        raise QueryError(f"the queries are {shortened(queries)}", "give a list of queries")
     return [as_query(query) for query in queries]
 
 

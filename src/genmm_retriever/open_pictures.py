@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+_OTHERWISE = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA"}
+"""Modes that neither format has, and what they are turned into."""
 
 
 def is_open_picture(value: object) -> TypeGuard[Image]:
@@ -24,12 +26,16 @@ def encoded(picture: Image) -> bytes:
     As PNG, or as TIFF where PNG lacks the mode, such as CMYK.
 
     Raises:
-        ValueError: If it cannot be read to its end, or has a mode that neither knows.
+        ValueError: If it has no pixels, or cannot be read to its end.
     """
     from PIL import ImageOps
 
+    if 0 in picture.size:
+        raise ValueError(f"a picture of {picture.width} x {picture.height} pixels is empty")
     try:
         upright = ImageOps.exif_transpose(picture)
+        if upright.mode in _OTHERWISE:
+            upright = upright.convert(_OTHERWISE[upright.mode])
         stream = io.BytesIO()
         if upright.mode in _PNG_MODES:
             # The lowest level: it is read again soon, and is rarely kept.
@@ -38,7 +44,5 @@ def encoded(picture: Image) -> bytes:
             upright.save(stream, "TIFF")
     except Exception as error:
         # Lazily opened files are decoded now, with errors of almost any type.
-        raise ValueError(
-            f"a picture of mode {picture.mode} cannot be encoded ({error}); convert it to RGB"
-        ) from error
+        raise ValueError(f"an open picture cannot be read: {error}") from error
     return stream.getvalue()

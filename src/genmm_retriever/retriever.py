@@ -98,6 +98,8 @@ class GenerativeMMRetriever:
         cascade: bool | None = None,
         device: str | None = None,
     ) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(f"the path of the index is {path!r}", "name the index's folder")
         self.path = Path(path)
         self._options: dict[str, Any] = {
             "num_beams": num_beams,

@@ -75,6 +75,26 @@ def test_held_out_queries_are_never_learnt(corpus, tmp_path):
     assert {row for pair in some.new for row in pair.rows} == set(corpus.rows) - set(range(4))
 
 
+def test_what_the_index_holds_in_words_is_not_held_out(corpus, tmp_path):
+    model, corpus = corpus
+    row, other = corpus.rows[:2]
+    # As with `--use-text captions`: all of an item's captions in one text.
+    corpus.words[row] = ["A dog, running on grass.\nTwo dogs in the park!"]
+    human = [HumanQuery(text, None, (row,)) for text in ("a dog running on grass", "two dogs in")]
+    human += [HumanQuery(f"caption {n} of people", None, (other,)) for n in range(18)]
+    # Words across the border of two texts, and another item's, are no leak.
+    human += [HumanQuery("two dogs in the park", None, (other,))]
+    book = written(tmp_path, model, corpus)
+    met = set()
+    for seed in range(40):
+        pairs = make_pairs(corpus, book, human, seed=seed)
+        held = [pair.text for pair in pairs.held if pair.text in {one.text for one in human}]
+        assert pairs.held_human == len(held) == 2
+        met |= set(held)
+    assert not met & {"a dog running on grass", "two dogs in"}
+    assert {"two dogs in the park", "caption 7 of people"} <= met
+
+
 def test_notes_lead_to_their_items_and_to_nothing_else(corpus, tmp_path):
     model, corpus = corpus
     book = written(tmp_path, model, corpus)

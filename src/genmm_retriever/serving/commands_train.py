@@ -124,21 +124,42 @@ def _told(index: Path, report: TrainingReport) -> str:
     lines = [
         f"before   {report.before}",
         f"after    {report.after}",
-        f"{report.held_out} held-out queries; {report.pairs} pairs an epoch, {report.steps} steps, "
-        f"the best after {report.best_step}; {report.seconds:.0f} s",
+        _examined(report),
+        f"{report.pairs} pairs an epoch, {_number(report.steps, 'step')}, the best after "
+        f"{report.best_step}; {report.seconds:.0f} s",
     ]
     if report.composed:
         passed = f", {report.passed_over} passed over" if report.passed_over else ""
         held = f"{report.held_composed} more held out{passed}"
         lines.append(f"{report.composed} composed queries of triplets, {held}")
     if report.published:
-        lines.append(f"{printable(str(index))} answers with the trained model now")
+        forced = "" if report.rose else "recall did not rise, but --force publishes all the same: "
+        lines.append(f"{forced}{printable(str(index))} answers with the trained model now")
     else:
         lines.append(
             "held-out recall did not rise, so nothing was published; --texts with queries that "
             "people wrote may help, --force publishes all the same"
         )
     return "\n".join(lines)
+
+
+def _examined(report: TrainingReport) -> str:
+    """What the recalls are of, and how much they may flatter."""
+    model = report.held_out - report.held_human
+    written = [
+        f"{number} {by}"
+        for number, by in ((model, "written by the model"), (report.held_human, "by people"))
+        if number
+    ]
+    return (
+        f"{_number(report.held_out, 'held-out query', 'held-out queries')} "
+        f"({', '.join(written)}), one of which is {100 / report.held_out:.1f} points; the same "
+        "ones chose the step, which flatters"
+    )
+
+
+def _number(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def train_builtin(

@@ -73,6 +73,7 @@ class Pairs:
             them as of the others.
         held_composed: Such, never learnt from.
         said: What may follow when a row's item is described: queries written for it.
+        held_human: Those of `held` that people wrote.
     """
 
     new: list[Pair] = field(default_factory=list)
@@ -81,6 +82,7 @@ class Pairs:
     composed: list[Pair] = field(default_factory=list)
     held_composed: list[Pair] = field(default_factory=list)
     said: dict[int, list[str]] = field(default_factory=dict)
+    held_human: int = 0
 
 
 class Curriculum:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -130,6 +131,8 @@ def run(
         mininterval=1,
     )
     with bar, keeper:
+        if done.step and not done.finished:
+            bar.write(f"going on from step {done.step:,}", file=sys.stderr)
         while not done.finished:
             if interrupt is not None:
                 interrupt(done.step)

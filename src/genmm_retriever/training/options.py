@@ -29,6 +29,7 @@ class TrainingReport:
         held_composed: Those that were examined and never learnt from.
         passed_over: Triplets about items that the index lacks, or that are no pictures.
         notes: Notes beside the items that were learnt from.
+        held_human: Of the queries held out those that people wrote; the model wrote the others.
     """
 
     published: bool
@@ -45,6 +46,12 @@ class TrainingReport:
     held_composed: int = 0
     passed_over: int = 0
     notes: int = 0
+    held_human: int = 0
+
+    @property
+    def rose(self) -> bool:
+        """Whether the recall on what was held out is higher than before."""
+        return self.after.mean_recall > self.before.mean_recall
 
     def to_json(self) -> dict[str, Any]:
         """As `genmm train --json` prints it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from genmm_retriever.errors import InputError
@@ -16,6 +17,8 @@ SMALL = 100
 """Items up to which a corpus is trained on in minutes."""
 _TINY = 12
 _HUMAN_HELD = 0.1
+_BREAK = "|"
+"""Between texts, so that no words are found across their border."""
 
 
 def queries_per_item(items: int) -> int:
@@ -39,10 +42,10 @@ def make_pairs(
 ) -> Pairs:
     """All pairs, some of the queries held out.
 
-    Of the pseudo-queries the first of some items are held out (two each of up to 12 items,
-    one each of 200 at most), of ten and more human texts a tenth; never one whose very words
-    are learnt from elsewhere. Every item is learnt: a generative model cannot name what it
-    has not seen.
+    Of the pseudo-queries the first of some items are held out (two each of up to 12 items, one
+    each of 200 at most), of ten and more human texts a tenth; never one whose very words are
+    learnt from elsewhere, such as a caption that the index holds as the item's text. Every item
+    is learnt: a generative model cannot name what it has not seen.
 
     Args:
         corpus: The index.
@@ -59,6 +62,7 @@ def make_pairs(
     rng = random.Random(f"{seed}-held")
     old = set(old_rows)
     pairs = Pairs()
+    learnt_of: dict[int, str] = {}
     each = 2 if len(corpus.rows) <= _TINY else 1
     examined = _examined(corpus.rows, old, rng)
     for row in corpus.rows:
@@ -69,9 +73,10 @@ def make_pairs(
         noted = () if notes is None else notes.get(row, ())
         words = [*pairs.said[row], *corpus.words[row], *corpus.objects[row], *noted]
         learnt = dict.fromkeys(words)
+        learnt_of[row] = _BREAK.join(map(_plain, learnt))
         target = pairs.old if row in old else pairs.new
         target += [Pair(text, None, (row,)) for text in learnt if text not in own]
-    _add_human(pairs, human, old, rng)
+    _add_human(pairs, human, old, learnt_of, rng)
     if not pairs.held:
         raise InputError(
             "the model wrote no usable query, so nothing can be held out",
@@ -89,18 +94,42 @@ def _examined(rows: Sequence[int], old: set[int], rng: random.Random) -> set[int
 
 
 def _add_human(
-    pairs: Pairs, human: Sequence[HumanQuery], old: set[int], rng: random.Random
+    pairs: Pairs,
+    human: Sequence[HumanQuery],
+    old: set[int],
+    learnt_of: Mapping[int, str],
+    rng: random.Random,
 ) -> None:
     held = min(MOST_HELD, int(len(human) * _HUMAN_HELD)) if len(human) >= 10 else 0
-    chosen = set(rng.sample(range(len(human)), held))
-    kept_back = {human[i].text for i in chosen} - {None}
+    free = [i for i, query in enumerate(human) if not _is_learnt(query, learnt_of)]
+    chosen = set(rng.sample(free, min(held, len(free))))
+    pairs.held_human = len(chosen)
+    kept_back = {_plain(text) for i in chosen if (text := human[i].text) is not None}
     for i, query in enumerate(human):
         pair = Pair(query.text, query.image, query.rows)
         if i in chosen:
             pairs.held.append(pair)
-        elif query.text is None or query.text not in kept_back:
+        elif query.text is None or _plain(query.text) not in kept_back:
             target = pairs.old if old.issuperset(query.rows) else pairs.new
             target.append(pair)
             if query.text is not None and query.image is None:
                 for row in query.rows:
                     pairs.said.setdefault(row, []).append(query.text)
+
+
+def _is_learnt(query: HumanQuery, learnt_of: Mapping[int, str]) -> bool:
+    """Whether what is learnt of its items holds the words of a query, alone or among others."""
+    if query.text is None or query.image is not None:
+        return False
+    return any(_plain(query.text) in learnt_of.get(row, "") for row in query.rows)
+
+
+def _plain(text: str) -> str:
+    """A text's words, with a blank around each.
+
+    Examples:
+        >>> _plain("A dog, running .")
+        ' a dog running '
+    """
+    words = re.findall(r"\w+", text.casefold())
+    return f" {' '.join(words)} "

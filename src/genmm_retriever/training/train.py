@@ -124,13 +124,13 @@ def train_index(
                 f"{str(path)!r} is an index of clues, which has no identifiers to learn",
                 "build it with --identifiers structured to train it",
             )
+        human = [] if texts is None else read_texts(Path(texts), reader.row)
+        known, missing = read_triplets(_files(triplets), reader.row)
         work = folder / FOLDER
         with storing(work):
             work.mkdir(exist_ok=True)
-            lock = WriterLock(work)
+            lock = WriterLock(work, busy=f"the index {str(path)!r} is being trained")
         try:
-            human = [] if texts is None else read_texts(Path(texts), reader.row)
-            known, missing = read_triplets(_files(triplets), reader.row)
             training = _Training(reader, _base_model(reader, model, device), work, options)
             training.compose(known, missing)
             training.prepare(human, progress)
@@ -284,6 +284,7 @@ class _Training:
             composed=len(self.pairs.composed),
             held_composed=len(self.pairs.held_composed),
             passed_over=self.passed_over,
+            held_human=self.pairs.held_human,
         )
 
     def _schedule(self, curriculum: Curriculum) -> Schedule:

@@ -15,6 +15,7 @@ from genmm_retriever.corpus.store import (
     is_index_folder,
 )
 from genmm_retriever.corpus.store import features as features
+from genmm_retriever.corpus.store.lock import WriterLock
 from genmm_retriever.errors import (
     DuplicateIdError,
     IndexLockedError,
@@ -381,7 +382,10 @@ def test_one_writer_at_a_time(index, builder):
             IndexWriter.open(index)
         with pytest.raises(IndexLockedError):
             IndexWriter.create(index, builder.SETTINGS, overwrite=True)
-    IndexWriter.open(index).close()
+        with pytest.raises(IndexLockedError, match=r"^it is being trained by process \d+"):
+            WriterLock(index, busy="it is being trained")
+    with IndexWriter.open(index) as writer, pytest.raises(InputError, match="the ids are None"):
+        writer.delete(None)
 
 
 def test_features_are_checked(tmp_path, builder):

@@ -32,14 +32,15 @@ class WriterLock:
     The kernel drops it when the process ends, however it ends, so that no stale lock is left.
 
     Args:
-        folder: The index folder, which exists.
+        folder: The index folder, or one inside it, which exists.
+        busy: What somebody else who holds it does; None for writing the index.
 
     Raises:
         IndexLockedError: If a writer holds it, in this process or another.
         OSError: If the lock file cannot be created.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, busy: str | None = None) -> None:
         self._path = folder / LOCK
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0))
         try:
@@ -49,7 +50,7 @@ class WriterLock:
             os.close(self._handle)
             self._handle = -1
             raise IndexLockedError(
-                f"the index {str(folder)!r} is being written by {owner}",
+                f"{busy or f'the index {str(folder)!r} is being written'} by {owner}",
                 "wait until it has finished, or end it",
             ) from error
         try:

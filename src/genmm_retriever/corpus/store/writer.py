@@ -373,6 +373,8 @@ class IndexWriter:
         Raises:
             InputError: If an id is unknown; then nothing is dropped.
         """
+        if not isinstance(ids, Iterable):
+            raise InputError(f"the ids are {ids!r}", "give an id, or several; nothing was deleted")
         count = 0
         with self._staging.transaction() as tables:
             for each in [ids] if isinstance(ids, str) else dict.fromkeys(ids):
