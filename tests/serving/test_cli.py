@@ -189,11 +189,12 @@ def test_add_and_delete(genmm, index, words):
 def test_train_says_what_it_did(genmm, monkeypatch, tmp_path, published):
     training = pytest.importorskip("genmm_retriever.training")
     figures = training.Figures(2.0, {"1": 30.0, "5": 60.0, "10": 80.0})
+    after = training.Figures(2.0, {"1": 40.0, "5": 60.0, "10": 80.0}) if published else figures
     seen = {}
 
     def train_index(path, **options):
         seen.update(options, path=path)
-        return training.TrainingReport(published, 9, 40, 9, 12, 8, 3.0, figures, figures)
+        return training.TrainingReport(published, 9, 40, 9, 12, 8, 3.0, figures, after)
 
     monkeypatch.setattr(training, "train_index", train_index)
     arguments = ("--texts", "t.jsonl", "--steps", 12, "--refresh", "--device", "cpu")
