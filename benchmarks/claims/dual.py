@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,13 @@ def _limit(options: Options, split: str) -> int | None:
     return options.pick(0, {"train": 300, "dev": 100}[split]) or None
 
 
+def photos(options: Options, split: str) -> tuple[list[Path], list[list[str]]]:
+    """The pictures of a split and their captions."""
+    limit = _limit(options, split)
+    paths, captions = read_captioned(captioned.flickr_file(options, split))
+    return paths[:limit], captions[:limit]
+
+
 def standardised(train: Captioned, dev: Captioned) -> tuple[Captioned, Captioned]:
     """Both with picture channels of mean 0 and deviation 1 over the first.
 
@@ -94,13 +102,11 @@ def standardised(train: Captioned, dev: Captioned) -> tuple[Captioned, Captioned
 @torch.no_grad()
 def heads(options: Options, model: BuiltinMLLM) -> dict[str, dict[str, float]]:
     """Recalls of an exact search of dev with the model's own cosines."""
-    paths, captions = read_captioned(captioned.flickr_file(options, "dev"))
-    limit = _limit(options, "dev")
-    paths, captions = paths[:limit], captions[:limit]
+    paths, captions = photos(options, "dev")
     owner = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
     grid = torch.from_numpy(captioned.grid_features(paths, model, options.cache)).float()
-    pictures = _in_parts(model.embed_images, grid)
-    texts = _in_parts(model.embed_texts, [text for own in captions for text in own])
+    pictures = in_parts(model.embed_images, grid)
+    texts = in_parts(model.embed_texts, [text for own in captions for text in own])
     return head_recalls(model, pictures, texts, owner)
 
 
@@ -125,7 +131,8 @@ def head_recalls(
     }
 
 
-def _in_parts(embed: Callable[[Any], Tensor], inputs: Any) -> Tensor:
+def in_parts(embed: Callable[[Any], Tensor], inputs: Any) -> Tensor:
+    """Vectors of inputs, [n, d], float32, of a few hundred at once."""
     starts = range(0, len(inputs), _AT_ONCE)
     return torch.cat([embed(inputs[n : n + _AT_ONCE]).cpu().float() for n in starts])
 

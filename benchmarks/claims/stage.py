@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.claims.dual import HEADS, head_recalls
+from benchmarks.claims.dual import HEADS, head_recalls, in_parts, photos
 from benchmarks.corpora import captioned, models
 from benchmarks.harness import Benchmark, Measurement, Options, Skipped
 from benchmarks.peers.last_stage import (
@@ -26,14 +26,12 @@ from benchmarks.peers.last_stage import (
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.models.builtin.mllm import BuiltinMLLM
 from genmm_retriever.models.builtin.text import word_ids
-from genmm_retriever.training.builtin.data import read_captioned
 
 FROZEN = "as shipped"
 CONTROL = "the second head trained on for as long, the stage frozen"
 LEARNT = "with the last stage learnt"
 RANK = 8
 LOW = f"its change cut down to rank {RANK}"
-_AT_ONCE = 256
 
 
 def vision_stage(options: Options) -> Measurement:
@@ -77,9 +75,7 @@ def vision_stage(options: Options) -> Measurement:
 
 @torch.no_grad()
 def _seen(options: Options, model: BuiltinMLLM, split: str) -> Seen:
-    paths, captions = read_captioned(captioned.flickr_file(options, split))
-    limit = options.pick(0, {"train": 300, "dev": 100}[split]) or None
-    paths, captions = paths[:limit], captions[:limit]
+    paths, captions = photos(options, split)
     texts = [text for own in captions for text in own]
     grid = torch.from_numpy(captioned.grid_features(paths, model, options.cache)).float()
 
@@ -89,7 +85,7 @@ def _seen(options: Options, model: BuiltinMLLM, split: str) -> Seen:
     return Seen(
         below=captioned.kept_of_pictures(paths, model, options.cache, "below", below),
         grid=grid,
-        labels=_in_parts(model.model.model.classify, grid),
+        labels=in_parts(model.model.model.classify, grid),
         sentences=torch.from_numpy(captioned.sentence_vectors(texts, options.cache)).float(),
         tokens=[word_ids(model.tokenizer, text) for text in texts],
         owner=np.repeat(np.arange(len(captions)), [len(own) for own in captions]),
@@ -101,24 +97,15 @@ def _recalls(
     model: BuiltinMLLM, stage: LastStage | None, head: Any, dev: Seen, embedding: Tensor
 ) -> dict[str, float]:
     """By the first head as it is and this second one, in the shares in which the model has them."""
-    pictures = _in_parts(model.embed_images, dev.grid)
+    pictures = in_parts(model.embed_images, dev.grid)
     second = pictures.shape[1] // 2
     share = pictures[0, second:].norm()
-    seen = _of_rows(partial(look, stage, head, dev), len(dev.grid))
-    said = _of_rows(lambda rows: read(head, dev, rows, embedding), len(dev.owner))
+    seen = in_parts(partial(look, stage, head, dev), range(len(dev.grid)))
+    said = in_parts(lambda rows: read(head, dev, rows, embedding), range(len(dev.owner)))
     first = model.model.contrastive.embed_texts(dev.sentences.to(model.device)).cpu()
     texts = torch.cat([(1 - share**2).sqrt() * first, share * said], dim=1)
     pictures = torch.cat([pictures[:, :second], share * seen], dim=1)
     return head_recalls(model, pictures, texts, dev.owner)[HEADS]
-
-
-def _of_rows(embed: Callable[[Sequence[int]], Tensor], number: int) -> Tensor:
-    starts = range(0, number, _AT_ONCE)
-    return torch.cat([embed(range(n, min(n + _AT_ONCE, number))) for n in starts])
-
-
-def _in_parts(embed: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    return torch.cat([embed(part).cpu().float() for part in torch.split(inputs, _AT_ONCE)])
 
 
 BENCHMARKS = (

@@ -59,6 +59,8 @@ def test_text_query(opened: GenerativeMMRetriever) -> None:
 async def test_async_equals_sync(opened: GenerativeMMRetriever) -> None:
     queries = ["a motorcycle", "an astronaut", "a cat"]
     expected = [opened.retrieve(query) for query in queries]
+    ids = [[node.node_id for node in nodes] for nodes in expected]
+    assert [[node.node_id for node in await opened.aretrieve(query)] for query in queries] == ids
     found = await asyncio.gather(*(opened.aretrieve(query) for query in queries))
     for ours, theirs in zip(found, expected, strict=True):
         # Those that wait are answered together, which turns hits around that are almost equal.

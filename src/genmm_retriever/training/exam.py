@@ -58,6 +58,10 @@ class Figures:
         """The loss, or the mean of the two kinds of queries'."""
         return self.loss if self.composed is None else (self.loss + self.composed.loss) / 2
 
+    def is_above(self, before: Figures) -> bool:
+        """Whether the mean recall is higher than before."""
+        return self.mean_recall > before.mean_recall
+
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Figures:
         """What `to_json` gave."""

@@ -51,7 +51,7 @@ class TrainingReport:
     @property
     def rose(self) -> bool:
         """Whether the recall on what was held out is higher than before."""
-        return self.after.mean_recall > self.before.mean_recall
+        return self.after.is_above(self.before)
 
     def to_json(self) -> dict[str, Any]:
         """As `genmm train --json` prints it."""

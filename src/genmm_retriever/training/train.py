@@ -263,7 +263,7 @@ class _Training:
             adapted.remove()
         self.mllm.apply_adapter(state / "best")
         after = exam.sit(self.mllm)
-        published = force or after.mean_recall > before.mean_recall
+        published = force or after.is_above(before)
         digest = None
         if published:
             digest = self.mllm.fingerprint.rpartition("+")[2]

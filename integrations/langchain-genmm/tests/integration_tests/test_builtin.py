@@ -99,6 +99,8 @@ def test_text_items(opened: GenerativeMMRetriever) -> None:
 async def test_async_equals_sync_and_leaves_the_loop_free(opened: GenerativeMMRetriever) -> None:
     queries = ["a motorcycle", "an astronaut", "a cat"]
     expected = [opened.invoke(query) for query in queries]
+    ids = [[document.id for document in documents] for documents in expected]
+    assert [[document.id for document in await opened.ainvoke(query)] for query in queries] == ids
     longest = 0.0
 
     async def watch() -> None:
