@@ -20,6 +20,7 @@ from genmm_retriever.decoding.guide import Guide
 from genmm_retriever.decoding.hypotheses import Hypothesis
 from genmm_retriever.decoding.search import constrained_beam_search
 from genmm_retriever.describing import identify_prompt
+from genmm_retriever.identifiers.centres import read_centres
 from genmm_retriever.models.base import MLLM
 from genmm_retriever.schema import GeneratedIdentifier, Item
 from genmm_retriever.verification import QueryView
@@ -132,6 +133,7 @@ class IdentifierStage:
         self._guidance = guidance
         self.beam = beam_config(reader, model, num_beams, debias)
         self._topics = _topic_tokens(model) if self.beam.open_leaves and guidance else []
+        self._centres = read_centres(reader) if self._topics else None
         self.trie = read_trie(reader)
 
     def find(
@@ -156,7 +158,7 @@ class IdentifierStage:
         features = None if image is None else image.features
         if image is not None and features is None:
             return None
-        logprobs = see.topic_logprobs(query.sought, features)
+        logprobs = see.topic_logprobs(query.sought, features, self._centres)
         return Guide.over(
             (tokens, self._guidance * logprob)
             for tokens, logprob in zip(self._topics, logprobs, strict=True)

@@ -34,6 +34,8 @@ from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
 _IMAGES_AT_ONCE = 16
+CENTRE_SHARPNESS = 7.0
+"""Of a query's distribution over what lies under the topics of a collection."""
 _SHARES = (0.25, 0.75)
 """Of the contrastive heads in a cosine; the second knows more."""
 
@@ -214,13 +216,22 @@ class BuiltinMLLM(TransformersMLLM):
         return [[names[i] for i in row] for row in found.tolist()]
 
     @torch.no_grad()
-    def topic_logprobs(self, text: str | None, features: Tensor | None) -> list[float]:
+    def topic_logprobs(
+        self, text: str | None, features: Tensor | None, centres: Tensor | None = None
+    ) -> list[float]:
         """How likely each topic is meant by a query, in the order of the configuration's names.
 
         Args:
             text: Its words, or None.
             features: Grid features of its picture, [rows, vision_dim], or None.
+            centres: Unit vectors of what lies under each topic in a collection, [topics, d];
+                None for the topics' own centres.
         """
+        if centres is not None:
+            wanted = self._wanted(text, features)
+            logits = CENTRE_SHARPNESS * centres.to(wanted.device) @ wanted
+            found: list[float] = logits.log_softmax(dim=-1).tolist()
+            return found
         head = self.model.contrastive
         if text is not None and features is not None:
             images, texts = self.embed_images(features.unsqueeze(0)), self.embed_texts([text])
@@ -233,6 +244,16 @@ class BuiltinMLLM(TransformersMLLM):
         [vector] = vectors
         logprobs: list[float] = head.topic_logprobs(vector).tolist()
         return logprobs
+
+    def _wanted(self, text: str | None, features: Tensor | None) -> Tensor:
+        """The unit vector of what a query looks for, [d]."""
+        images = None if features is None else self.embed_images(features.unsqueeze(0))
+        texts = None if text is None else self.embed_texts([text])
+        if images is not None and texts is not None:
+            return self.compose(images, texts)[0]
+        one = texts if images is None else images
+        assert one is not None
+        return one[0]
 
     @torch.no_grad()
     def match_objects(self, text: str, features: Tensor) -> Tensor:
