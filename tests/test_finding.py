@@ -147,5 +147,39 @@ def test_a_build_that_was_killed_counts_no_item_twice(pictures, model, tmp_path,
     with IndexReader.open(path) as reader:
         found = read_centres(reader)
         torch.testing.assert_close(found, exact_centres(reader, model), atol=1e-3, rtol=1e-3)
-        [rows] = reader.arrays_under("identifiers/topics/next_row").values()
-        assert rows.tolist() == [len(reader)]
+        [rows] = reader.arrays_under("identifiers/topics/rows").values()
+        assert rows.tolist() == [len(reader), len(reader)]
+
+
+def test_centres_are_made_anew_when_much_of_what_they_count_is_gone(index, model):
+    with IndexReader.open(index) as reader:
+        [*gone, _] = [item.id for item in reader.items(reader.live_rows().tolist())]
+    with GenerativeMMRetriever(index, model=model) as retriever:
+        retriever.delete(gone)
+        retriever.add([Item(id="t", text="a wooden boat on the sea")], progress=False)
+        with IndexReader.open(index) as reader:
+            assert len(reader) == 2
+            found = read_centres(reader)
+            torch.testing.assert_close(found, exact_centres(reader, model), atol=1e-3, rtol=1e-3)
+            [rows] = reader.arrays_under("identifiers/topics/rows").values()
+            assert rows.tolist()[1] == 2
+
+
+def test_centres_do_not_keep_what_an_abandoned_build_staged(
+    pictures, model, index, tmp_path, monkeypatch
+):
+    written = building.write_trie
+
+    def kill(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with GenerativeMMRetriever(index, model=model) as retriever:
+        monkeypatch.setattr(building, "write_trie", kill)
+        others = [Item(id=f"o{n}", text=f"a boat number {n} on the sea") for n in range(9)]
+        with pytest.raises(KeyboardInterrupt):
+            retriever.add(others, progress=False)
+        monkeypatch.setattr(building, "write_trie", written)
+        retriever.add([Item(id="t", text="snow on a mountain")], progress=False)
+    with IndexReader.open(index) as reader:
+        found = read_centres(reader)
+        torch.testing.assert_close(found, exact_centres(reader, model), atol=1e-3, rtol=1e-3)

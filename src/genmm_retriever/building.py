@@ -118,7 +118,7 @@ class Builder:
             update_clues(self.writer, self.model, self._bar)
         else:
             if _topics_first(self.writer) and knows_topics(self.model):
-                update_centres(self.writer, self.model)
+                update_centres(self.writer, self.model, self._bar)
             write_trie(self.writer, changed)
         self.changes = self.writer.changes()
         return self.writer.publish()

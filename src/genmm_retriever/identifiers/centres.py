@@ -7,50 +7,64 @@ says better than the topic's own centre whether a query is likely to find someth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from genmm_retriever.corpus.store import IndexReader, IndexWriter
 from genmm_retriever.models.base import DualEncoder
 
 _PREFIX = "identifiers/topics/"
 _AT_ONCE = 256
+_LARGEST_SHARE = 1 / 8
 
 
-def update_centres(writer: IndexWriter, model: Any) -> None:
+def update_centres(
+    writer: IndexWriter, model: Any, bar: Callable[[int, str], tqdm[Any]] | None = None
+) -> None:
     """Take up the items that came since the centres were last brought up to date.
 
-    What is deleted stays in the centres until an index is built anew.
+    What is gone stays in the centres until it is more than an eighth of what they count; then
+    they are made anew.
 
     Args:
         writer: Has identifiers, which begin with topics, for all of its live rows.
         model: Knows the topics, and gives vectors.
+        bar: Makes a progress bar of a number of items and a name.
     """
     if not isinstance(model, DualEncoder):
         return
+    live = writer.live_rows()
     kept = writer.arrays_under(_PREFIX)
-    known = int(kept["next_row"][0]) if kept else 0
-    rows = [row for row in writer.live_rows().tolist() if row >= known]
+    next_row, counted = map(int, kept.get("rows", (0, 0)))
+    sums = torch.from_numpy(np.array(kept["sums"])) if kept else None
+    if counted - int((live < next_row).sum()) > counted * _LARGEST_SHARE:
+        next_row, counted, sums = 0, 0, None
+    rows = live[live >= next_row].tolist()
     if not rows:
         return
     places = {name: place for place, name in enumerate(model.topic_names)}  # type: ignore[attr-defined]
-    sums = torch.from_numpy(np.array(kept["sums"])) if kept else None
-    for start in range(0, len(rows), _AT_ONCE):
-        batch = rows[start : start + _AT_ONCE]
-        vectors = _vectors(writer, model, batch)
-        if sums is None:
-            sums = torch.zeros(len(places), vectors.shape[1])
-        for row, topic in _topics(writer, batch, places):
-            sums[topic] += vectors[row]
+    with (bar or _silent)(len(rows), "centres") as shown:
+        for start in range(0, len(rows), _AT_ONCE):
+            batch = rows[start : start + _AT_ONCE]
+            vectors = _vectors(writer, model, batch)
+            if sums is None:
+                sums = torch.zeros(len(places), vectors.shape[1])
+            for place, topic in _topics(writer, batch, places):
+                sums[topic] += vectors[place]
+            shown.update(len(batch))
     assert sums is not None
+    state = np.array([rows[-1] + 1, counted + len(rows)])
     # In one step: a number of rows beside the sums of others would count some of them twice.
-    writer.put_arrays(
-        {_PREFIX + "sums": sums.numpy(), _PREFIX + "next_row": np.array([rows[-1] + 1])}
-    )
+    writer.put_arrays({_PREFIX + "sums": sums.numpy(), _PREFIX + "rows": state})
+
+
+def _silent(total: int, what: str) -> tqdm[Any]:
+    return tqdm(total=total, desc=what, disable=True)
 
 
 def _topics(

@@ -34,7 +34,7 @@ from genmm_retriever.models.sentences import MiniLMEncoder
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
 _IMAGES_AT_ONCE = 16
-CENTRE_SHARPNESS = 7.0
+CENTRE_SHARPNESS = 10.0
 """Of a query's distribution over what lies under the topics of a collection."""
 _SHARES = (0.25, 0.75)
 """Of the contrastive heads in a cosine; the second knows more."""
