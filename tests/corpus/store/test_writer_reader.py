@@ -114,10 +114,10 @@ def test_fields_that_no_item_has(tmp_path, builder):
         writer.stage_items([Item(id="0", text="t", metadata=many), Item(id="1", text="t")])
         writer.publish(require=None)
     with IndexReader.open(tmp_path / "x") as reader:
-        reader.check_fields([])
-        reader.check_fields(["f00", "f19"])
+        reader.check_fields({})
+        reader.check_fields({"f00": 7, "f19": 8})
         with pytest.raises(QueryError, match="'f20'") as caught:
-            reader.check_fields(["f00", "f20"])
+            reader.check_fields({"f00": 7, "f20": 8})
     assert caught.value.hint == "there are f00, f01, f02, f03, f04, f05, f06, f07, ..."
 
 
@@ -126,12 +126,38 @@ def test_an_index_without_items_or_without_metadata(tmp_path, builder):
         writer.stage_items([Item(id="0", text="t")])
         writer.publish(require=None)
     with IndexReader.open(tmp_path / "x") as reader, pytest.raises(QueryError, match="any meta"):
-        reader.check_fields(["year"])
+        reader.check_fields({"year": 2013})
     with IndexWriter.open(tmp_path / "x") as writer:
         writer.delete(["0"])
         writer.publish(require=None)
     with IndexReader.open(tmp_path / "x") as reader:
-        reader.check_fields(["year"])
+        reader.check_fields({"year": 2013})
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"year": "2013"}, 'holds numbers such as 2013; a filter asks for "2013"'),
+        ({"name": 7}, 'holds texts such as "7"; a filter asks for 7'),
+        ({"seen": "true"}, 'holds true such as true; a filter asks for "true"'),
+        ({"year": True}, "holds numbers such as 2013; a filter asks for true"),
+        ({"mixed": False}, 'holds texts such as "a" and numbers such as -1.5; a filter'),
+    ],
+)
+def test_a_filter_of_a_kind_that_a_field_never_has(tmp_path, builder, asked, told):
+    metadata = {"year": 2013, "name": "7", "seen": True, "mixed": ["a", -1.5], "none": None}
+    with IndexWriter.create(tmp_path / "x", builder.SETTINGS) as writer:
+        writer.stage_items([Item(id="0", text="t", metadata=metadata)])
+        writer.publish(require=None)
+    with IndexReader.open(tmp_path / "x") as reader:
+        with pytest.raises(QueryError, match="field") as caught:
+            reader.check_fields(asked)
+        assert told in str(caught.value)
+        for fits in (
+            {"year": 1999.5, "name": "8", "seen": False, "mixed": "b", "none": 1},
+            {"year": None, "name": [7, "7"], "mixed": [], "seen": [True, "x"]},
+        ):
+            reader.check_fields(fits)
 
 
 def test_select(tmp_path, builder):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-from genmm_retriever.corpus.store.database import Tables
+from genmm_retriever.corpus.store.database import Tables, encode_metadata
 from genmm_retriever.errors import QueryError
-from genmm_retriever.schema import is_unicode
+from genmm_retriever.schema import Scalar, is_unicode
 
 _SHOWN = 8
+# Encoded values of a kind lie between two beginnings, the second one excluded.
+_KINDS = {"texts": ('"', "#"), "numbers": ("-", ":"), "false": ("f", "g"), "true": ("t", "u")}
 
 
-def check_fields(tables: Tables, fields: Iterable[str]) -> None:
-    """Refuse a field that no item has; see `IndexReader.check_fields`."""
-    unknown = next((field for field in fields if not _has(tables, field)), None)
+def check_fields(tables: Tables, filters: Mapping[str, Scalar | list[Scalar]]) -> None:
+    """Refuse what can match nothing; see `IndexReader.check_fields`."""
+    unknown = next((field for field in filters if not _has(tables, field)), None)
     if unknown is None:
+        for field, value in filters.items():
+            _check_kind(tables, field, value if isinstance(value, list) else [value])
         return
     known = _known(tables, _SHOWN + 1)
     more = ", ..." if len(known) > _SHOWN else ""
@@ -22,6 +26,36 @@ def check_fields(tables: Tables, fields: Iterable[str]) -> None:
         f"no item has the field {unknown[:80]!r}, which a filter names",
         f"there are {', '.join(known[:_SHOWN])}{more}" if known else "no item has any metadata",
     )
+
+
+def _check_kind(tables: Tables, field: str, values: list[Scalar]) -> None:
+    """Refuse values of a kind that a field has in no item: the text "2013" is not the number."""
+    wanted = {kind for value in values for kind in _kinds(value)}
+    held = {kind: one for kind in _KINDS if (one := _sample(tables, field, kind)) is not None}
+    if values and wanted and held and not wanted & held.keys():
+        shown = " and ".join(f"{kind} such as {one[:40]}" for kind, one in held.items())
+        raise QueryError(
+            f"the field {field[:80]!r} holds {shown}; a filter asks for "
+            f"{encode_metadata(values[0])[:80]}",
+            "give a value of the same kind; on the command line text that looks like a number "
+            "stands in quotes of its own: --filter 'year=\"2013\"'",
+        )
+
+
+def _kinds(value: Scalar) -> set[str]:
+    """What a field must hold for a value to make sense; nothing for null, which may be absent."""
+    if isinstance(value, bool):
+        return {"true", "false"}
+    if value is None:
+        return set()
+    return {"texts"} if isinstance(value, str) else {"numbers"}
+
+
+def _sample(tables: Tables, field: str, kind: str) -> str | None:
+    """An encoded value of a kind that a field has; one look into the table's index."""
+    sql = "SELECT min(value) FROM metadata WHERE key=? AND value >= ? AND value < ?"
+    found: tuple[str | None] = tables.run(sql, (field, *_KINDS[kind])).fetchone()
+    return found[0]
 
 
 def _has(tables: Tables, field: str) -> bool:

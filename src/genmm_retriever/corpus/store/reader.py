@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -258,17 +258,18 @@ class IndexReader:
                 return named
             return np.intersect1d(named, tables.rows_where(filters or {}, kind))
 
-    def check_fields(self, fields: Collection[str]) -> None:
-        """Refuse fields of metadata that no item has; an empty index refuses none.
+    def check_fields(self, filters: Mapping[str, Scalar | list[Scalar]]) -> None:
+        """Refuse filters that no item can match; an empty index refuses none.
 
-        It costs one look into the database's index for each field.
+        It costs a few looks into the database's index for each field.
 
         Raises:
-            QueryError: If no item has one of them.
+            QueryError: If no item has one of the fields, or none has a value of such a kind in it
+                (text, number, true or false).
         """
-        if fields and len(self):
+        if filters and len(self):
             with self._reading() as tables:
-                check_fields(tables, fields)
+                check_fields(tables, filters)
 
     def features(self, rows: Sequence[int]) -> np.ndarray | None:
         """Features of rows, `[n, ...]` half precision, or None if any row has none."""
