@@ -17,6 +17,7 @@ from genmm_retriever.evaluation import (
     write_qrels,
     write_run,
 )
+from genmm_retriever.evaluation.metrics import intervals
 
 
 def ask(name, *relevant):
@@ -79,6 +80,14 @@ def test_bootstrap_interval_covers_the_mean():
     # The normal approximation of the same interval.
     assert high - low == pytest.approx(4 * np.sqrt(0.3 * 0.7 / 400), rel=0.15)
     assert (low, high) == bootstrap_interval(values.astype(float))
+
+
+def test_few_queries_that_are_all_found_are_not_certain():
+    found = intervals({"recall@1": np.ones(20), "recall@5": np.zeros(20), "mrr@10": np.ones(3)})
+    # Clopper and Pearson's tables: 20 of 20, none of 20, 3 of 3.
+    assert found["recall@1"] == pytest.approx((83.16, 100), abs=0.01)
+    assert found["recall@5"] == pytest.approx((0, 16.84), abs=0.01)
+    assert found["mrr@10"] == pytest.approx((0.2924, 1), abs=1e-4)
 
 
 def test_run_is_what_the_fields_own_tools_read(tmp_path):

@@ -161,9 +161,26 @@ def paired_difference(
 
 
 def intervals(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95% bootstrap intervals in the units of `mean_metrics`."""
-    bounds = {name: bootstrap_interval(value, seed=seed) for name, value in values.items()}
+    """95% bootstrap intervals in the units of `mean_metrics`.
+
+    Where all queries are found, or none, there is nothing to draw: the exact binomial bound
+    (Clopper and Pearson) stands in, so that a few lucky queries do not look certain.
+
+    Examples:
+        >>> low, high = intervals({"recall@1": np.ones(20)})["recall@1"]
+        >>> round(low), high
+        (83, 100.0)
+    """
+    bounds = {name: _interval(value, seed) for name, value in values.items()}
     return {name: (_scale(name) * low, _scale(name) * high) for name, (low, high) in bounds.items()}
+
+
+def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+    if len(values) and np.all(values == 1):
+        return 0.025 ** (1 / len(values)), 1.0
+    if len(values) and np.all(values == 0):
+        return 0.0, 1 - 0.025 ** (1 / len(values))
+    return bootstrap_interval(values, seed=seed)
 
 
 def _scale(name: str) -> float:
