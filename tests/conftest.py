@@ -156,6 +156,54 @@ def builtin() -> Any:
         pytest.skip(f"the builtin model cannot be had here: {error.message}")
 
 
+def _clip_config(kind: str, tokens: int, eos: int) -> Any:
+    from transformers import CLIPConfig, SiglipConfig
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2}
+    text = {**sizes, "vocab_size": tokens, "max_position_embeddings": 24}
+    text |= {"bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos}
+    vision = {**sizes, "image_size": 28, "patch_size": 14}
+    if kind == "siglip":
+        return SiglipConfig(text_config={**text, "projection_size": 16}, vision_config=vision)
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folder of a saved contrastive model with random weights, "clip" or "siglip", by its seed."""
+
+    def make(kind: str = "clip", seed: int = 0) -> Path:
+        import torch
+        from tokenizers.processors import TemplateProcessing
+        from transformers import AutoModel, CLIPImageProcessor, PreTrainedTokenizerFast
+
+        backend = _byte_level(["<|end|>"])
+        backend.post_processor = TemplateProcessing(
+            single="$A <|end|>", special_tokens=[("<|end|>", 0)]
+        )
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>"
+        )
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(_clip_config(kind, len(tokenizer), 0))
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.dim() > 1:
+                    weight.normal_(std=0.3)
+            if hasattr(model, "logit_bias"):
+                model.logit_scale.fill_(4.0)
+                model.logit_bias.fill_(-12.0)
+        folder = tmp_path_factory.mktemp(kind)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        size = {"height": 28, "width": 28}
+        CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=size).save_pretrained(folder)
+        return folder
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def noise() -> Callable[..., Image.Image]:
     """A picture of coloured patches, of any size."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -16,11 +16,14 @@ from genmm_retriever.corpus.images import open_image
 from genmm_retriever.corpus.store import Description, IndexReader
 from genmm_retriever.finding import IDENTIFIER_BEAMS, FirstStage, Found, IdentifierStage
 from genmm_retriever.models.base import MLLM, ImagePart
+from genmm_retriever.models.contrastive import ContrastiveEncoder
 from genmm_retriever.schema import Evidence, Hit, ImageRef, Item, Query
+from genmm_retriever.vectors import ItemVectors
 from genmm_retriever.verification import (
     Calibration,
     CandidateView,
     Parts,
+    QueryVectors,
     QueryView,
     Texts,
     Verifier,
@@ -88,6 +91,8 @@ class Asker:
         budget: Candidates that a verifier looks at; None for all, `"auto"` for what is usual.
         budget_ms: Milliseconds that verifying a query may take; None for no limit.
         cascade: Whether the likelihood goes by stages; see `LikelihoodVerifier`.
+        encoder: The contrastive encoder whose vectors the index has, in place of a head of the
+            model's own; None for that one.
     """
 
     def __init__(
@@ -100,14 +105,18 @@ class Asker:
         budget: int | Literal["auto"] | None,
         budget_ms: float | None = None,
         cascade: bool | None = None,
+        encoder: ContrastiveEncoder | None = None,
     ) -> None:
         self.reader = reader
         self.model = model
         self.candidates = candidates
+        self._encoder = encoder
+        self._vectors = None if encoder is None else ItemVectors(reader)
         self._limits: dict[str, Any] = {
             "budget": budget,
             "budget_ms": budget_ms,
             "cascade": cascade,
+            "encoder_scale": None if encoder is None else encoder.scale,
         }
         self.verifier = make_verifier("likelihood", model, **self._limits)
         self._verifiers: dict[tuple[str, Texts | None], Verifier] = {
@@ -127,7 +136,7 @@ class Asker:
             trace: Filled with what happened on the way.
         """
         start = time.perf_counter()
-        views = [QueryView.of(query, self.model) for query in queries]
+        views = [self._view(query) for query in queries]
         subsets = [self._subset(query) for query in queries]
         encoded = time.perf_counter()
         found = [
@@ -158,6 +167,16 @@ class Asker:
             "verify": time.perf_counter() - decoded,
         }
         return hits
+
+    def _view(self, query: Query) -> QueryView:
+        view = QueryView.of(query, self.model)
+        if self._encoder is None:
+            return view
+        words = self._encoder.embed_texts([view.text])[0] if view.text else None
+        picture = None
+        if query.image is not None:
+            picture = self._encoder.embed_pictures([open_image(query.image)])[0]
+        return replace(view, vectors=QueryVectors(self._encoder.even, words, picture))
 
     def _subset(self, query: Query) -> np.ndarray | None:
         return self.reader.select(query.filters, query.kind, query.ids)
@@ -213,8 +232,10 @@ class Asker:
                 reference = found.items[i].image
                 assert reference is not None
                 images[i] = partial(_opened, reference)
+        vectors = None if self._vectors is None else self._vectors.of(found.rows)
         return [
             CandidateView(
+                vector=None if vectors is None else vectors[i],
                 words=(candidate and self.first.words(candidate, item)) or _words(item, described),
                 image=images.get(i),
                 generation=None if candidate is None else candidate.score,

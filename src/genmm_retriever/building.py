@@ -28,7 +28,9 @@ from genmm_retriever.identifiers import (
 )
 from genmm_retriever.identifiers.centres import update_centres
 from genmm_retriever.models.base import MLLM, ImagePart
+from genmm_retriever.models.contrastive import ContrastiveEncoder
 from genmm_retriever.schema import Item
+from genmm_retriever.vectors import fitting_encoder, update_vectors
 
 IMAGES_AT_ONCE = 16
 IDENTIFIERS_AT_ONCE = 256
@@ -67,16 +69,24 @@ class Builder:
         model: Describes and identifies.
         strict: Whether a broken picture ends the build instead of being skipped.
         progress: Whether to show bars on stderr.
+        encoder: The one whose vectors the index has; by default loaded by its name.
 
     Attributes:
         changes: What `run` changed for readers.
     """
 
     def __init__(
-        self, writer: IndexWriter, model: MLLM, *, strict: bool = False, progress: bool = True
+        self,
+        writer: IndexWriter,
+        model: MLLM,
+        *,
+        strict: bool = False,
+        progress: bool = True,
+        encoder: ContrastiveEncoder | None = None,
     ) -> None:
         self.writer = writer
         self.model = model
+        self.encoder = fitting_encoder(writer, encoder, getattr(model, "device", None))
         self.strict = strict
         self.progress = progress
         self.changes = Changes(0, 0, 0)
@@ -120,6 +130,8 @@ class Builder:
             if _topics_first(self.writer) and knows_topics(self.model):
                 update_centres(self.writer, self.model, self._bar)
             write_trie(self.writer, changed)
+        if self.encoder is not None:
+            update_vectors(self.writer, self.encoder, self._bar)
         self.changes = self.writer.changes()
         return self.writer.publish()
 
@@ -312,6 +324,7 @@ def stage_and_build(
     replace: bool = False,
     strict: bool = False,
     progress: bool = True,
+    encoder: ContrastiveEncoder | None = None,
 ) -> BuildReport:
     """Take items into the writer's index and publish it.
 
@@ -319,9 +332,9 @@ def stage_and_build(
         DuplicateIdError: If two items share an id.
         EmptyCorpusError: If there is no usable item.
     """
+    builder = Builder(writer, model, strict=strict, progress=progress, encoder=encoder)
     # An interrupted build of other items is not what is asked for now.
     staged = writer.stage_items(items, replace=replace, only=True)
-    builder = Builder(writer, model, strict=strict, progress=progress)
     builder.run()
     found = builder.changes
     given = staged.added + staged.replaced + staged.unchanged

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from genmm_retriever.building import BuildReport
     from genmm_retriever.explaining import Explanation
     from genmm_retriever.models.base import MLLM
+    from genmm_retriever.models.contrastive import ContrastiveEncoder
     from genmm_retriever.training import TrainingReport
+    from genmm_retriever.vectors import EmbeddingReport
 
 Verify = Literal["likelihood", "choice", "yesno", "off"]
 ResultT = TypeVar("ResultT")
@@ -71,6 +73,8 @@ class GenerativeMMRetriever:
         cascade: Likelihood by stages, each for fewer candidates: None where it costs less,
             True always, False never (see `verification.LikelihoodVerifier`).
         device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
+        contrastive: The encoder whose vectors the index has (see `embed`); None to load it by
+            its name if it has some, False to leave it to a head of the model's own.
 
     Raises:
         IndexNotFoundError: If there is no finished index at `path`.
@@ -97,6 +101,7 @@ class GenerativeMMRetriever:
         budget_ms: float | None = None,
         cascade: bool | None = None,
         device: str | None = None,
+        contrastive: ContrastiveEncoder | Literal[False] | None = None,
     ) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise InputError(f"the path of the index is {path!r}", "name the index's folder")
@@ -112,6 +117,8 @@ class GenerativeMMRetriever:
         self.k, self.verify, self.candidates = k, checked_verify(verify), candidates
         self._named = model
         self._device = device
+        self._given_encoder = contrastive
+        self._encoder: ContrastiveEncoder | None = None
         self._lock = threading.RLock()
         self._model: MLLM | None = None
         self._asker: Asker | None = None
@@ -438,8 +445,52 @@ class GenerativeMMRetriever:
                 # Nobody else publishes now: the model is and stays the one of this generation.
                 self._refresh()
                 report = stage_and_build(
-                    writer, found, self.model, replace=replace, strict=strict, progress=progress
+                    writer,
+                    found,
+                    self.model,
+                    replace=replace,
+                    strict=strict,
+                    progress=progress,
+                    encoder=self._fitting_encoder(),
                 )
+            self._refresh()
+        return report
+
+    def embed(
+        self, encoder: ContrastiveEncoder | str | None, *, progress: bool = True
+    ) -> EmbeddingReport:
+        """Keep vectors of a contrastive encoder beside the items, for the likelihood verifier.
+
+        CLIP or one of its kin in place of a contrastive head of the model's own, which most models
+        do not have: with it the vectors of all candidates are compared before a few are verified
+        in full. It may be interrupted and goes on; items that are added later get theirs by
+        themselves. How much its cosines count is a default, not fitted.
+
+        Args:
+            encoder: An encoder or its name, such as `"open-clip:ViT-B-32/laion2b_s34b_b79k"` or
+                `"google/siglip2-base-patch16-224"`; None takes the vectors away.
+            progress: Show progress on stderr.
+
+        Raises:
+            ModelError: If it cannot be loaded.
+            MissingExtraError: If a package is not installed.
+            InputError: If this is an index of clues.
+            IndexLockedError: If another process is writing.
+
+        Examples:
+            Once; from then on every retriever over the index uses them::
+
+                retriever.embed("open-clip:ViT-B-32/laion2b_s34b_b79k")
+        """
+        from genmm_retriever.models.contrastive import load_contrastive
+        from genmm_retriever.vectors import embed_index
+
+        self._check_open()
+        if isinstance(encoder, str):
+            encoder = load_contrastive(encoder, device=self._device)
+        with self._lock:
+            report = embed_index(self.path, encoder, progress=progress)
+            self._encoder = encoder
             self._refresh()
         return report
 
@@ -497,8 +548,11 @@ class GenerativeMMRetriever:
             settings["item_kind"] = settings.pop("items")
             settings["identifier_kind"] = settings.pop("identifiers")
             counts = self._reader.counts()
-            trained = {"adapter": self._reader.adapter_digest}
-            return {"path": str(self.path), **counts, **settings, **trained}
+            own = {
+                "adapter": self._reader.adapter_digest,
+                "contrastive": (self._reader.find_json("contrastive") or {}).get("name"),
+            }
+            return {"path": str(self.path), **counts, **settings, **own}
 
     def explain(self, query: str | Query, *, k: int = 3) -> str:
         """How the answer came about, as text for people."""
@@ -574,8 +628,23 @@ class GenerativeMMRetriever:
         for query in queries:
             self._reader.check_fields(query.filters)
         if self._asker is None:
-            self._asker = Asker(self._reader, self.model, **self._options)
+            self._asker = Asker(
+                self._reader, self.model, encoder=self._fitting_encoder(), **self._options
+            )
         return self._asker
+
+    def _fitting_encoder(self) -> ContrastiveEncoder | None:
+        """The encoder whose vectors the index has, loaded when it is first needed."""
+        from genmm_retriever.vectors import fitting_encoder, has_vectors_of
+
+        given = self._given_encoder
+        if given is False:
+            return None
+        if given is None:
+            known = self._encoder if has_vectors_of(self._reader, self._encoder) else None
+            self._encoder = fitting_encoder(self._reader, known, self._device)
+            return self._encoder
+        return fitting_encoder(self._reader, given, self._device)
 
     def _refresh(self) -> None:
         if self._reader.is_stale():

@@ -20,6 +20,7 @@ COMMANDS = [
     "info",
     "check",
     "describe",
+    "embed",
     "search",
     "ask",
     "eval",

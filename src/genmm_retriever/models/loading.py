@@ -240,7 +240,7 @@ def _load_transformers(name: str, device: torch.device, dtype: torch.dtype) -> A
     from genmm_retriever.models.processors import load_processor
     from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
-    options = {"trust_remote_code": False, "local_files_only": not _is_reachable(name)}
+    options = {"trust_remote_code": False, "local_files_only": not is_reachable(name)}
     try:
         config = AutoConfig.from_pretrained(name, **options)
         auto: Any
@@ -270,7 +270,7 @@ def _load_transformers(name: str, device: torch.device, dtype: torch.dtype) -> A
     return TransformersMLLM(model.to(device), processor, name=name)
 
 
-def _is_reachable(name: str) -> bool:
+def is_reachable(name: str) -> bool:
     """Whether asking the hub makes sense: not for folders, and not without a network.
 
     Raises:

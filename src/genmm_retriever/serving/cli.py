@@ -12,6 +12,7 @@ from . import (
     commands_ask,
     commands_convert,
     commands_describe,
+    commands_embed,
     commands_index,
     commands_other,
     commands_serve,
@@ -56,6 +57,7 @@ commands_other.register_demo(app)
 commands_index.register(app)
 commands_ask.register(app)
 commands_describe.register(app)
+commands_embed.register(app)
 commands_convert.register(app)
 commands_triplets.register(app)
 commands_train.register(app)

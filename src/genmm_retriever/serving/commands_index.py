@@ -152,6 +152,7 @@ def info(
             "schema_version": SCHEMA_VERSION,
             "generation": reader.generation,
             "adapter": reader.adapter_digest,
+            "contrastive": (reader.find_json("contrastive") or {}).get("name"),
             "notes": count_notes(notes),
             "outdated_notes": count_notes(note for note in notes if note.version.is_outdated),
             "bytes": sum(f.stat().st_size for f in index.rglob("*") if f.is_file()),

@@ -3,7 +3,7 @@
 from genmm_retriever.verification.budget import Budget
 from genmm_retriever.verification.calibration import Calibration, Texts, texts_sought
 from genmm_retriever.verification.choice import ChoiceVerifier
-from genmm_retriever.verification.features import CandidateView, Parts, QueryView
+from genmm_retriever.verification.features import CandidateView, Parts, QueryVectors, QueryView
 from genmm_retriever.verification.likelihood import LikelihoodVerifier
 from genmm_retriever.verification.making import make_verifier
 from genmm_retriever.verification.protocol import Verifier, verify_all
@@ -16,6 +16,7 @@ __all__ = [
     "ChoiceVerifier",
     "LikelihoodVerifier",
     "Parts",
+    "QueryVectors",
     "QueryView",
     "Texts",
     "Verifier",

@@ -15,7 +15,7 @@ REACH_FIRST = 8
 """Candidates looked at first; they show how high a query's log-odds lie."""
 REACH_DEPTH = 10
 """Hits up to which the margins hold; for more of them nobody is ruled out."""
-
+_ENCODER_SHARE = 0.3
 
 Texts = Literal[
     "passages by picture", "passages by picture alone", "passages by words", "captions by picture"
@@ -201,6 +201,26 @@ class Calibration:
             likelihood=likelihood,
             text_likelihood=0.0,
             words_likelihood=likelihood,
+            reach_margin=math.inf,
+            words_reach_margin=math.inf,
+        )
+
+    def with_encoder(self, scale: float) -> Calibration:
+        """The weights with a contrastive encoder in place of a head of the model's own.
+
+        Its cosines count by a share of what they were multiplied by in its training: that all of
+        it would be too much beside other parts is known, how much is right for an encoder and a
+        model is not. What was learnt about the reach of candidates was learnt with the head.
+
+        Args:
+            scale: The encoder's.
+        """
+        weight = _ENCODER_SHARE * scale
+        return replace(
+            self,
+            contrastive=weight,
+            cheap_contrastive=weight,
+            words_contrastive=weight,
             reach_margin=math.inf,
             words_reach_margin=math.inf,
         )

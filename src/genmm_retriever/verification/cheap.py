@@ -16,7 +16,12 @@ from genmm_retriever.models.base import (
     NearToMany,
     ObjectMatcher,
 )
-from genmm_retriever.verification.features import CandidateView, Parts, QueryView
+from genmm_retriever.verification.features import (
+    CandidateView,
+    Parts,
+    QueryVectors,
+    QueryView,
+)
 
 
 def cheap_parts(model: MLLM, query: QueryView, candidates: Sequence[CandidateView]) -> Parts:
@@ -28,7 +33,34 @@ def cheap_parts(model: MLLM, query: QueryView, candidates: Sequence[CandidateVie
     )
 
 
+def _by_encoder(query: QueryVectors, candidates: Sequence[CandidateView]) -> np.ndarray:
+    """Cosines by an encoder, [n]: what they lie above the even one.
+
+    Within a kind, words with words or a picture with pictures, they lie on another level, which
+    is not known: there they are told from their mean over the candidates.
+    """
+    cosines = np.full(len(candidates), np.nan)
+    known = [i for i, one in enumerate(candidates) if one.vector is not None]
+    if not known:
+        return cosines
+    vectors = np.stack([np.asarray(candidates[i].vector) for i in known])
+    pictures = np.array([candidates[i].image is not None for i in known])
+    sums, parts = np.zeros(len(known)), 0
+    for asked, same in ((query.words, ~pictures), (query.picture, pictures)):
+        if asked is None:
+            continue
+        near = vectors @ np.asarray(asked)
+        near[~same] -= query.even
+        if np.isfinite(near[same]).any():
+            near[same] -= np.nanmean(near[same])
+        sums, parts = sums + near, parts + 1
+    cosines[known] = sums / max(1, parts)
+    return cosines
+
+
 def _cosines(model: MLLM, query: QueryView, candidates: Sequence[CandidateView]) -> np.ndarray:
+    if query.vectors is not None:
+        return _by_encoder(query.vectors, candidates)
     cosines = np.full(len(candidates), np.nan)
     if not isinstance(model, DualEncoder) or not candidates:
         return cosines

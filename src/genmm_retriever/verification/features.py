@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from genmm_retriever.describing.looking import picture_part
 from genmm_retriever.models.base import MLLM, ImagePart
@@ -17,6 +18,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
+class QueryVectors:
+    """A query as a contrastive encoder sees it.
+
+    Attributes:
+        even: Cosine at which a picture and a text fit as likely as not.
+        words: Unit vector of its words, [d], or None.
+        picture: Unit vector of its picture, [d], or None.
+    """
+
+    even: float
+    words: Tensor | None = None
+    picture: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class QueryView:
     """A query as the model sees it.
 
@@ -24,11 +40,13 @@ class QueryView:
         text: Its words, or None.
         image: Its picture, or None.
         context: Words that guide the first stage alone, or None.
+        vectors: What a contrastive encoder makes of it, or None.
     """
 
     text: str | None = None
     image: ImagePart | None = None
     context: str | None = None
+    vectors: QueryVectors | None = None
 
     @property
     def sought(self) -> str | None:
@@ -76,11 +94,13 @@ class CandidateView:
         image: Its picture, or what opens it (called only when it is looked at), or None for a
             text item.
         generation: Its first-stage score in nats, or None if no identifier led to it.
+        vector: Unit vector by a contrastive encoder, [d]; NaN or None where there is none.
     """
 
     words: str
     image: ImagePart | Callable[[], ImagePart] | None = None
     generation: float | None = None
+    vector: Tensor | None = None
 
     def picture(self) -> ImagePart | None:
         """Its picture, opened."""
@@ -107,7 +127,7 @@ class Parts:
 
     Attributes:
         likelihood: Nats a token that the candidate adds to the text's likelihood, [n].
-        contrastive: Cosine by the contrastive head, [n].
+        contrastive: Cosine by the contrastive head or encoder, less what is usual, [n].
         objects: Similarity of the query's words and the objects seen in the picture, [n].
         generation: First-stage score in nats, [n].
         text_likelihood: Nats a token that the words of a candidate with a picture add to the

@@ -24,6 +24,7 @@ def make_verifier(
     budget_ms: float | None = None,
     cascade: bool | None = None,
     texts: Texts | None = None,
+    encoder_scale: float | None = None,
 ) -> Verifier:
     """A verifier with a budget.
 
@@ -36,6 +37,8 @@ def make_verifier(
         cascade: Of the likelihood; the others have no stages.
         texts: How they are looked for, where no picture is a candidate; the likelihood's weights
             are then those of `Calibration.for_texts`.
+        encoder_scale: Of the contrastive encoder that stands in for the model's own head; the
+            likelihood's weights are then those of `Calibration.with_encoder`.
 
     Raises:
         InputError: If there is no verifier of that name.
@@ -50,4 +53,6 @@ def make_verifier(
     weights = Calibration.of(model)
     if texts is not None:
         weights = weights.for_texts(texts)
+    if encoder_scale is not None:
+        weights = weights.with_encoder(encoder_scale)
     return LikelihoodVerifier(model, budget=limits, calibration=weights, cascade=cascade)

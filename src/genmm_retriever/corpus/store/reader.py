@@ -337,6 +337,11 @@ class IndexReader:
                 return tables.document(name)
         raise InputError(f"the index has no document {name!r}")
 
+    def find_json(self, name: str) -> Any | None:
+        """A JSON document, or None if there is none of that name."""
+        with self._reading() as tables:
+            return tables.document(name)
+
 
 def _map_containers(
     folder: Path, manifest: Manifest, previous: IndexReader | None
