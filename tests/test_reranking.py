@@ -386,3 +386,35 @@ def test_the_builtin_model_puts_the_right_picture_first(builtin):
         assert len(hits) == 5
     (first, *_) = reranker.rerank(None, [data / name for name in names], image=data / "coffee.png")
     assert Path(first.item.id).name == "coffee.png"
+
+
+def test_an_encoder_stands_in_for_the_models_own_head(tiny_builtin, tiny_clip, pictures):
+    from genmm_retriever.corpus.images import open_image
+    from genmm_retriever.models.contrastive import load_contrastive
+
+    folder = str(tiny_clip("clip"))
+    encoder = load_contrastive(folder, device="cpu")
+    looked = []
+    see = encoder.embed_pictures
+    encoder.embed_pictures = lambda images: looked.append(len(images)) or see(images)
+    paths = [pictures / f"p{n}.png" for n in range(3)]
+    given = [*paths, "a boat"]
+    with_clip = GenerativeMMReranker(tiny_builtin, contrastive=encoder)
+    hits = with_clip.rerank("a boat", given)
+    assert sum(looked) == 3
+    [words] = encoder.embed_texts(["a boat"])
+    told = {hit.item.id: hit.evidence.parts["contrastive"] for hit in hits}
+    for path in paths:
+        wanted = float(see([open_image(path)])[0] @ words) - encoder.even
+        assert told[str(path)] == pytest.approx(wanted, abs=1e-5)
+    # The only text lies at the mean of the texts.
+    assert told["3"] == pytest.approx(0.0, abs=1e-6)
+    with_clip.rerank("a boat", given, image=paths[0])
+    assert sum(looked) == 4, "candidates' vectors are kept; the query's picture is new"
+    by_name = GenerativeMMReranker(tiny_builtin, contrastive=folder, device="cpu")
+    again = {hit.item.id: hit.score for hit in by_name.rerank("a boat", given)}
+    assert again == pytest.approx({hit.item.id: hit.score for hit in hits})
+    own = {h.item.id: h.score for h in GenerativeMMReranker(tiny_builtin).rerank("a boat", given)}
+    assert own != again
+    with pytest.raises(InputError, match="'choice' compares no vectors"):
+        GenerativeMMReranker(tiny_builtin, verify="choice", contrastive=folder)

@@ -172,11 +172,7 @@ class Asker:
         view = QueryView.of(query, self.model)
         if self._encoder is None:
             return view
-        words = self._encoder.embed_texts([view.text])[0] if view.text else None
-        picture = None
-        if query.image is not None:
-            picture = self._encoder.embed_pictures([open_image(query.image)])[0]
-        return replace(view, vectors=QueryVectors(self._encoder.even, words, picture))
+        return replace(view, vectors=QueryVectors.of(query, view, self._encoder))
 
     def _subset(self, query: Query) -> np.ndarray | None:
         return self.reader.select(query.filters, query.kind, query.ids)

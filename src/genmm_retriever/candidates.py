@@ -37,6 +37,7 @@ class Given:
         features: Of its picture, of `MLLM.encode_images`.
         seen: What the model sees in its picture, in words.
         problem: Why its picture cannot be looked at.
+        vector: By a contrastive encoder, [d].
     """
 
     item: Item
@@ -45,6 +46,7 @@ class Given:
     features: Tensor | None = None
     seen: str = ""
     problem: str | None = None
+    vector: Tensor | None = None
 
     @property
     def words(self) -> str:

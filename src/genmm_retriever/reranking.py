@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from genmm_retriever.models.base import MLLM, ImagePart
+    from genmm_retriever.models.contrastive import ContrastiveEncoder
     from genmm_retriever.models.kept_features import KeptFeatures
     from genmm_retriever.verification import QueryView, Verifier
 
@@ -45,6 +47,9 @@ class GenerativeMMReranker:
         budget_ms: Milliseconds that this may take, whichever limit comes first.
         strict: Refuse broken pictures; otherwise they come last, with `Evidence.problem`.
         device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
+        contrastive: An encoder such as CLIP, or its name (see `models.contrastive`), in place of a
+            contrastive head of the model's own; for the likelihood alone. Every candidate is
+            looked at by it, and its vector kept for the next query.
 
     Raises:
         InputError: If an option is out of range.
@@ -65,11 +70,17 @@ class GenerativeMMReranker:
         budget_ms: float | None = None,
         strict: bool = True,
         device: str | None = None,
+        contrastive: ContrastiveEncoder | str | None = None,
     ) -> None:
         check_options(verify=verify, budget=budget, budget_ms=budget_ms)
         self.verify = checked_verify(verify)
         if self.verify == "off":
             raise InputError("a reranker with verify='off' does nothing", "name a verifier")
+        if contrastive is not None and self.verify != "likelihood":
+            raise InputError(
+                f"verify={self.verify!r} compares no vectors, and contrastive is given",
+                "leave contrastive out, or verify by likelihood",
+            )
         self.strict = strict
         self._limits: dict[str, Any] = {"budget": budget, "budget_ms": budget_ms}
         self._named, self._device = model, device
@@ -78,6 +89,8 @@ class GenerativeMMReranker:
         self._verifier: Verifier | None = None
         self._kept: KeptFeatures | None = None
         self._keeps: bool | None = None
+        self._encoder = contrastive
+        self._vectors: KeptFeatures | None = None
 
     @property
     def model(self) -> MLLM:
@@ -148,13 +161,17 @@ class GenerativeMMReranker:
 
     def _ready(self) -> MLLM:
         if self._model is None:
+            from genmm_retriever.models.contrastive import load_contrastive
             from genmm_retriever.models.kept_features import KeptFeatures
             from genmm_retriever.models.loading import scoring_model
             from genmm_retriever.verification import make_verifier
 
             model = scoring_model(self._named, self._device)
-            self._verifier = make_verifier(self.verify, model, **self._limits)
-            self._kept = KeptFeatures()
+            if isinstance(self._encoder, str):
+                self._encoder = load_contrastive(self._encoder, device=self._device)
+            scale = None if self._encoder is None else self._encoder.scale
+            self._verifier = make_verifier(self.verify, model, encoder_scale=scale, **self._limits)
+            self._kept, self._vectors = KeptFeatures(), KeptFeatures()
             self._model = model
         return self._model
 
@@ -167,6 +184,8 @@ class GenerativeMMReranker:
             self._look_at(pictured)
         sound = [one for one in given if one.problem is None]
         broken = [one for one in given if one.problem is not None]
+        if self._encoder is not None and sound:
+            query = self._embed(asked, query, sound)
         hits = self._verified(query, sound, least) if sound else []
         return [*hits, *(_hit(one, 0.0, {}) for one in broken)]
 
@@ -175,12 +194,44 @@ class GenerativeMMReranker:
 
         assert self._verifier is not None
         views = [
-            CandidateView(words=one.words, image=_picture(one), generation=self._prior(n, one))
+            CandidateView(
+                words=one.words,
+                image=_picture(one),
+                generation=self._prior(n, one),
+                vector=one.vector,
+            )
             for n, one in enumerate(sound)
         ]
         scores, parts = self._verifier.verify(query, views, at_least=least)
         order = (-scores).argsort(kind="stable")
         return [_hit(sound[i], float(scores[i]), parts.of(i)) for i in order]
+
+    def _embed(self, asked: Query, query: QueryView, sound: list[Given]) -> QueryView:
+        """Give candidates their vectors by the encoder; the query with its own."""
+        from genmm_retriever.models.kept_features import picture_key
+        from genmm_retriever.verification import QueryVectors
+
+        encoder, kept = self._encoder, self._vectors
+        assert kept is not None
+        assert encoder is not None
+        assert not isinstance(encoder, str)
+        texts = [one for one in sound if one.item.image is None]
+        if texts:
+            vectors = encoder.embed_texts([one.words for one in texts])
+            for one, vector in zip(texts, vectors, strict=True):
+                one.vector = vector
+        pictured = [(one, one.item.image) for one in sound if one.item.image is not None]
+        for one, image in pictured:
+            one.vector = kept.get(picture_key(image))
+        new = [one for one, _ in pictured if one.vector is None]
+        for batch in _batches(self._opened(new)):
+            vectors = encoder.embed_pictures([picture for _, picture in batch])
+            for (one, _), vector in zip(batch, vectors, strict=True):
+                one.vector = vector
+        for one, image in pictured:
+            if one.vector is not None:
+                kept.put(picture_key(image), one.vector)
+        return replace(query, vectors=QueryVectors.of(asked, query, encoder))
 
     def _prior(self, place: int, one: Given) -> float | None:
         """The first stage's score in nats, as far as the verifier can use it.

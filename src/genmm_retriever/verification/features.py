@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from genmm_retriever.corpus.images import open_image
 from genmm_retriever.describing.looking import picture_part
 from genmm_retriever.models.base import MLLM, ImagePart
+from genmm_retriever.models.contrastive import ContrastiveEncoder
 from genmm_retriever.schema import Query
 
 _MAX_CHARACTERS = 4_000
@@ -30,6 +32,24 @@ class QueryVectors:
     even: float
     words: Tensor | None = None
     picture: Tensor | None = None
+
+    @classmethod
+    def of(cls, query: Query, view: QueryView, encoder: ContrastiveEncoder) -> QueryVectors:
+        """What an encoder makes of a query.
+
+        Args:
+            query: Whose picture is opened.
+            view: Of the same query; its words are those that are read.
+            encoder: Gives the vectors.
+
+        Raises:
+            ImageError: If the picture cannot be opened.
+        """
+        words = encoder.embed_texts([view.text])[0] if view.text else None
+        picture = None
+        if query.image is not None:
+            picture = encoder.embed_pictures([open_image(query.image)])[0]
+        return cls(encoder.even, words, picture)
 
 
 @dataclass(frozen=True, eq=False)
