@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from genmm_retriever.checks import as_queries, as_query, check_options, checked_k, joined_filters
 from genmm_retriever.errors import InputError, QueryError
@@ -59,3 +60,9 @@ def test_whole_numbers_of_numpy_are_taken_and_truth_values_are_none():
     for name in ("k", "candidates", "num_beams", "budget", "budget_ms"):
         with pytest.raises(InputError, match=f"{name} is True"):
             check_options(**{name: True})
+
+
+def test_one_text_is_no_list_of_ids():
+    with pytest.raises(ValidationError, match="'abc' is one text; give a list of ids"):
+        Query(text="x", ids="abc")
+    assert Query(text="x", ids=["abc"]).ids == ("abc",)

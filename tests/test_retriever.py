@@ -633,6 +633,7 @@ def test_bad_arguments(retriever, tmp_path):
         ("x", {"kind": "video"}, "kind is 'video'"),
         (Query(text="x"), {"kind": "video"}, "kind is 'video'"),
         ("x", {"filters": {"a": {"b": 1}}}, "the filter 'a'"),
+        ("x", {"filters": {1: 2}}, "the name 1 is no text"),
         (5, {}, "type int"),
         ("x" * 10_001, {}, "at most 10,000 characters"),
     ],

@@ -74,6 +74,8 @@ ItemId = Annotated[str, AfterValidator(_checked_id)]
 def _checked_metadata(value: object) -> object:
     """Refuse values that are nested, or that JSON has no form for."""
     for key, values in value.items() if isinstance(value, dict) else ():
+        if not isinstance(key, str):
+            raise ValueError(f"the name {key!r} is no text; fields are named by texts")
         for each in values if isinstance(values, list) else [values]:
             if isinstance(each, (dict, list)):
                 raise ValueError(
@@ -82,6 +84,13 @@ def _checked_metadata(value: object) -> object:
                 )
             if isinstance(each, float) and not math.isfinite(each):
                 raise ValueError(f"the value of {key!r} is {each}, which is no finite number")
+    return value
+
+
+def _checked_ids(value: object) -> object:
+    """Refuse one text, whose letters would be taken for ids elsewhere."""
+    if isinstance(value, str):
+        raise ValueError(f"{value!r} is one text; give a list of ids")
     return value
 
 
@@ -178,7 +187,7 @@ class Query(_Frozen):
     filters: Metadata = Field(default_factory=dict)
     kind: Kind | None = None
     context: str | None = None
-    ids: tuple[ItemId, ...] | None = None
+    ids: Annotated[tuple[ItemId, ...] | None, BeforeValidator(_checked_ids)] = None
     rewritings: tuple[str, ...] = ()
     steps: tuple[QueryStep, ...] = ()
 

@@ -49,6 +49,7 @@ def test_help_lists_every_command(genmm):
         line.split()[0] for line in out.splitlines() if line.startswith("  ") and line.split()
     ]
     assert {name.split()[0] for name in COMMANDS} <= set(listed)
+    assert "..." not in out, "what a command does is not cut short"
 
 
 def test_version(genmm):

@@ -133,6 +133,26 @@ _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No log and no progr
 _SHARED = {"as_json": _JSON, "debug": _DEBUG, "verbose": _VERBOSE, "quiet": _QUIET}
 
 
+_SHORT = {
+    "demo": "Index some photographs, ask questions, draw the answers.",
+    "index": "Build an index; an interrupted build goes on.",
+    "add": "Add items to an index that stays open for searching.",
+    "search": "Find items by words, by a picture, or by both.",
+    "ask": "Answer a question from what an index holds, or decline.",
+    "eval": "Measure recall, reciprocal rank and time.",
+    "describe": "Write notes beside the items; training learns from them.",
+    "embed": "Keep vectors of CLIP or its kin beside the items.",
+    "convert": "Turn CIRR or FashionIQ into items and composed queries.",
+    "mcp": "Let agents search an index by the Model Context Protocol.",
+    "triplets": "Write what leads from one picture of an index to another.",
+    "train": "Train an index's model on the index.",
+    "train builtin": "Train the builtin model's projector and adapter.",
+    "train composer": "Train how the builtin model composes picture and change.",
+    "train matching": "Train the builtin model's second contrastive head.",
+}
+"""What the list of commands says of those whose first sentence it would cut."""
+
+
 def command(
     app: typer.Typer, name: str, *, example: str, resumes: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -146,7 +166,8 @@ def command(
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        app.command(name, epilog=f"Example:  {example}")(_with_console(function, resumes=resumes))
+        add = app.command(name, epilog=f"Example:  {example}", short_help=_SHORT.get(name))
+        add(_with_console(function, resumes=resumes))
         return function
 
     return register
