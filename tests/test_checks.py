@@ -19,7 +19,7 @@ from genmm_retriever.schema import Query
         ({"filters": "year"}, "filters is 'year' (give fields"),
         ({"filters": {"a": {"b": 1}}}, "the filter 'a' is {'b': 1} (give a text, a number"),
         ({"filters": {"a": [1, [2]]}}, "the filter 'a' is [1, [2]] (give a text"),
-        ({"filters": {1: 2}}, "the query cannot be asked: `filters.1"),
+        ({"filters": {1: 2}}, "the query cannot be asked: `filters`: the name 1 is no text"),
         ({"image": 5}, "the query cannot be asked: `image"),
     ],
 )
