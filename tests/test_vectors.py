@@ -168,7 +168,7 @@ def _parts(hits: Any) -> dict[str, float]:
     return {hit.item.id: hit.evidence.parts["contrastive"] for hit in hits}
 
 
-def test_a_picture_that_is_gone_has_none(index, model, encoder, pictures):
+def test_a_picture_that_is_gone_has_none(index, model, encoder, pictures, noise):
     (pictures / "p3.png").write_bytes(b"no picture")
     report = embed_index(index, encoder, progress=False)
     [(name, reason)] = report.skipped
@@ -178,6 +178,62 @@ def test_a_picture_that_is_gone_has_none(index, model, encoder, pictures):
     with GenerativeMMRetriever.from_index(index, model=model, contrastive=encoder) as retriever:
         without = [h for h in retriever.retrieve("a", k=7) if "contrastive" not in h.evidence.parts]
     assert [hit.item.id for hit in without] == [name]
+    # It is told of until it is there again.
+    assert embed_index(index, encoder, progress=False).skipped == report.skipped
+    noise(seed=3).save(pictures / "p3.png")
+    assert embed_index(index, encoder, progress=False).embedded == 1
+    check_vectors(index, encoder)
+
+
+def test_an_index_without_anything_to_embed(index, model, encoder):
+    with GenerativeMMRetriever.from_index(index, model=model, contrastive=encoder) as retriever:
+        with IndexReader.open(index) as reader:
+            everything = [item.id for item in reader.items(reader.live_rows().tolist())]
+        retriever.delete(everything)
+        assert retriever.embed(encoder, progress=False).items == 0
+        assert retriever.retrieve("a boat", k=3) == []
+        retriever.add([Item(id="u", text="snow")], progress=False)
+        assert [hit.item.id for hit in retriever.retrieve("snow", k=3)] == ["u"]
+    check_vectors(index, encoder)
+
+
+def test_an_encoder_that_moved(index, model, tiny_clip, tmp_path, monkeypatch):
+    place = tiny_clip("clip").rename(tmp_path / "clip")
+    monkeypatch.chdir(tmp_path)
+    with GenerativeMMRetriever.from_index(index, model=model) as retriever:
+        retriever.embed("clip", progress=False)
+        assert retriever.info()["contrastive"] == str(place)
+        before = _parts(retriever.retrieve("a boat", k=7))
+    place.rename(tmp_path / "moved")
+    with GenerativeMMRetriever.from_index(index, model=model) as retriever:
+        with pytest.raises(ModelError, match=r"the index has vectors of '.*/clip'") as caught:
+            retriever.retrieve("a boat", k=1)
+        assert "--no-vectors" in caught.value.hint
+        assert len(retriever.retrieve("a boat", k=1, verify="off")) == 1
+    with GenerativeMMRetriever.from_index(index, model=model, contrastive="moved") as retriever:
+        assert _parts(retriever.retrieve("a boat", k=7)) == before
+        retriever.embed("moved", progress=False)
+    with GenerativeMMRetriever.from_index(index, model=model) as retriever:
+        assert _parts(retriever.retrieve("a boat", k=7)) == before
+
+
+def test_weights_that_changed_under_their_name(index, model, encoder, tiny_clip):
+    embed_index(index, encoder, progress=False)
+    other = load_contrastive(str(tiny_clip("clip", seed=1)), device="cpu")
+    other.name = encoder.name
+    retriever = GenerativeMMRetriever.from_index(index, model=model, contrastive=other)
+    with retriever, pytest.raises(ModelError, match="of other weights") as caught:
+        retriever.retrieve("a boat", k=1)
+    assert caught.value.hint.startswith("they have changed since")
+
+
+def test_what_is_no_encoder(index, model):
+    with pytest.raises(InputError, match="contrastive=True"):
+        GenerativeMMRetriever.from_index(index, model=model, contrastive=True)
+    with GenerativeMMRetriever.from_index(index, model=model) as retriever:
+        for wrong in (5, True, ["x"]):
+            with pytest.raises(InputError, match="the encoder is"):
+                retriever.embed(wrong, progress=False)
 
 
 def test_clues_are_verified_by_words(model, encoder, tmp_path):

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -80,6 +80,14 @@ class Trace:
     answers: list[Answer] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """A contrastive encoder, and the vectors that it gave the items."""
+
+    encoder: ContrastiveEncoder
+    vectors: ItemVectors
+
+
 class Asker:
     """Answers queries over one generation of an index.
 
@@ -91,8 +99,8 @@ class Asker:
         budget: Candidates that a verifier looks at; None for all, `"auto"` for what is usual.
         budget_ms: Milliseconds that verifying a query may take; None for no limit.
         cascade: Whether the likelihood goes by stages; see `LikelihoodVerifier`.
-        encoder: The contrastive encoder whose vectors the index has, in place of a head of the
-            model's own; None for that one.
+        encoder: Gives the contrastive encoder whose vectors the index has, in place of a head of
+            the model's own, or None; asked for when the likelihood is first verified.
     """
 
     def __init__(
@@ -105,24 +113,19 @@ class Asker:
         budget: int | Literal["auto"] | None,
         budget_ms: float | None = None,
         cascade: bool | None = None,
-        encoder: ContrastiveEncoder | None = None,
+        encoder: Callable[[], ContrastiveEncoder | None] = lambda: None,
     ) -> None:
         self.reader = reader
         self.model = model
         self.candidates = candidates
         self._encoder = encoder
-        self._vectors = None if encoder is None else ItemVectors(reader)
         self._limits: dict[str, Any] = {
             "budget": budget,
             "budget_ms": budget_ms,
             "cascade": cascade,
-            "encoder_scale": None if encoder is None else encoder.scale,
         }
-        self.verifier = make_verifier("likelihood", model, **self._limits)
-        self._verifiers: dict[tuple[str, Texts | None], Verifier] = {
-            ("likelihood", None): self.verifier
-        }
-        self.first = _first_stage(reader, model, num_beams, self.verifier.calibration)
+        self._verifiers: dict[tuple[str, Texts | None], Verifier] = {}
+        self.first = _first_stage(reader, model, num_beams, Calibration.of(model))
 
     def ask(
         self, queries: Sequence[Query], k: int, *, verify: str, trace: Trace
@@ -136,7 +139,8 @@ class Asker:
             trace: Filled with what happened on the way.
         """
         start = time.perf_counter()
-        views = [self._view(query) for query in queries]
+        contrast = self._contrast if verify == "likelihood" else None
+        views = [self._view(query, contrast) for query in queries]
         subsets = [self._subset(query) for query in queries]
         encoded = time.perf_counter()
         found = [
@@ -148,7 +152,7 @@ class Asker:
         if verify == "off":
             judged = [(_generated(one), None) for one in found]
         else:
-            judged = self._judged(verify, views, found, k)
+            judged = self._judged(verify, views, found, k, contrast)
         hits = [
             self._hits(query, one, scores, parts, k)
             for query, one, (scores, parts) in zip(queries, found, judged, strict=True)
@@ -168,11 +172,17 @@ class Asker:
         }
         return hits
 
-    def _view(self, query: Query) -> QueryView:
+    @cached_property
+    def _contrast(self) -> Contrast | None:
+        """The encoder with the vectors of the items, loaded when it is first needed."""
+        encoder = self._encoder()
+        return None if encoder is None else Contrast(encoder, ItemVectors(self.reader))
+
+    def _view(self, query: Query, contrast: Contrast | None) -> QueryView:
         view = QueryView.of(query, self.model)
-        if self._encoder is None:
+        if contrast is None:
             return view
-        return replace(view, vectors=QueryVectors.of(query, view, self._encoder))
+        return replace(view, vectors=QueryVectors.of(query, view, contrast.encoder))
 
     def _subset(self, query: Query) -> np.ndarray | None:
         return self.reader.select(query.filters, query.kind, query.ids)
@@ -199,17 +209,29 @@ class Asker:
             )
         key = name, texts
         if key not in self._verifiers:
-            self._verifiers[key] = make_verifier(name, self.model, texts=texts, **self._limits)
+            contrast = self._contrast if name == "likelihood" else None
+            self._verifiers[key] = make_verifier(
+                name,
+                self.model,
+                texts=texts,
+                encoder_scale=None if contrast is None else contrast.encoder.scale,
+                **self._limits,
+            )
         return self._verifiers[key]
 
     def _judged(
-        self, name: str, queries: Sequence[QueryView], found: Sequence[Candidates], k: int
+        self,
+        name: str,
+        queries: Sequence[QueryView],
+        found: Sequence[Candidates],
+        k: int,
+        contrast: Contrast | None,
     ) -> list[tuple[np.ndarray, Parts | None]]:
         """What the verifiers make of each query's candidates; those of one kind ask together."""
         verifiers = [
             self.verifier_for(name, query, one) for query, one in zip(queries, found, strict=True)
         ]
-        looks = [self._candidate_views(one) for one in found]
+        looks = [self._candidate_views(one, contrast) for one in found]
         judged: dict[int, tuple[np.ndarray, Parts | None]] = {}
         for verifier in dict.fromkeys(verifiers):
             places = [i for i, one in enumerate(verifiers) if one is verifier]
@@ -217,7 +239,9 @@ class Asker:
             judged |= zip(places, verify_all(verifier, *asked, at_least=k), strict=True)
         return [judged[i] for i in range(len(queries))]
 
-    def _candidate_views(self, found: Candidates) -> list[CandidateView]:
+    def _candidate_views(
+        self, found: Candidates, contrast: Contrast | None = None
+    ) -> list[CandidateView]:
         pictured = [i for i, item in enumerate(found.items) if item.kind == "image"]
         features = self.reader.features([found.rows[i] for i in pictured]) if pictured else None
         images: dict[int, ImagePart | Callable[[], ImagePart]] = {}
@@ -228,7 +252,7 @@ class Asker:
                 reference = found.items[i].image
                 assert reference is not None
                 images[i] = partial(_opened, reference)
-        vectors = None if self._vectors is None else self._vectors.of(found.rows)
+        vectors = None if contrast is None else contrast.vectors.of(found.rows)
         return [
             CandidateView(
                 vector=None if vectors is None else vectors[i],

@@ -73,8 +73,9 @@ class GenerativeMMRetriever:
         cascade: Likelihood by stages, each for fewer candidates: None where it costs less,
             True always, False never (see `verification.LikelihoodVerifier`).
         device: Such as `"cpu"` or `"cuda:0"`; by default a GPU if there is one.
-        contrastive: The encoder whose vectors the index has (see `embed`); None to load it by
-            its name if it has some, False to leave it to a head of the model's own.
+        contrastive: The encoder whose vectors the index has (see `embed`), or its name, where it
+            moved; None to load it as the index names it, False to leave it to a head of the
+            model's own.
 
     Raises:
         IndexNotFoundError: If there is no finished index at `path`.
@@ -101,7 +102,7 @@ class GenerativeMMRetriever:
         budget_ms: float | None = None,
         cascade: bool | None = None,
         device: str | None = None,
-        contrastive: ContrastiveEncoder | Literal[False] | None = None,
+        contrastive: ContrastiveEncoder | str | Literal[False] | None = None,
     ) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise InputError(f"the path of the index is {path!r}", "name the index's folder")
@@ -114,6 +115,8 @@ class GenerativeMMRetriever:
             "cascade": cascade,
         }
         check_options(k=k, verify=verify, **self._options)
+        if isinstance(contrastive, bool) and contrastive:
+            raise InputError("contrastive=True", "give an encoder, its name, False or None")
         self.k, self.verify, self.candidates = k, checked_verify(verify), candidates
         self._named = model
         self._device = device
@@ -482,12 +485,16 @@ class GenerativeMMRetriever:
 
                 retriever.embed("open-clip:ViT-B-32/laion2b_s34b_b79k")
         """
-        from genmm_retriever.models.contrastive import load_contrastive
+        from genmm_retriever.models.contrastive import ContrastiveEncoder, load_contrastive
         from genmm_retriever.vectors import embed_index
 
         self._check_open()
         if isinstance(encoder, str):
             encoder = load_contrastive(encoder, device=self._device)
+        if encoder is not None and not isinstance(encoder, ContrastiveEncoder):
+            raise InputError(
+                f"the encoder is {encoder!r}", "give an encoder, its name, or None for none"
+            )
         with self._lock:
             report = embed_index(self.path, encoder, progress=progress)
             self._encoder = encoder
@@ -629,22 +636,25 @@ class GenerativeMMRetriever:
             self._reader.check_fields(query.filters)
         if self._asker is None:
             self._asker = Asker(
-                self._reader, self.model, encoder=self._fitting_encoder(), **self._options
+                self._reader, self.model, encoder=self._fitting_encoder, **self._options
             )
         return self._asker
 
     def _fitting_encoder(self) -> ContrastiveEncoder | None:
         """The encoder whose vectors the index has, loaded when it is first needed."""
+        from genmm_retriever.models.contrastive import load_contrastive
         from genmm_retriever.vectors import fitting_encoder, has_vectors_of
 
         given = self._given_encoder
         if given is False:
             return None
-        if given is None:
-            known = self._encoder if has_vectors_of(self._reader, self._encoder) else None
-            self._encoder = fitting_encoder(self._reader, known, self._device)
-            return self._encoder
-        return fitting_encoder(self._reader, given, self._device)
+        if isinstance(given, str):
+            given = self._given_encoder = load_contrastive(given, device=self._device)
+        if given is not None:
+            return fitting_encoder(self._reader, given, self._device)
+        known = self._encoder if has_vectors_of(self._reader, self._encoder) else None
+        self._encoder = fitting_encoder(self._reader, known, self._device)
+        return self._encoder
 
     def _refresh(self) -> None:
         if self._reader.is_stale():

@@ -19,7 +19,13 @@ from tqdm import tqdm
 
 from genmm_retriever.corpus.images import open_image
 from genmm_retriever.corpus.store import IndexReader, IndexWriter
-from genmm_retriever.errors import ImageError, IndexDamagedError, InputError, ModelError
+from genmm_retriever.errors import (
+    ImageError,
+    IndexDamagedError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+)
 from genmm_retriever.models.contrastive import ContrastiveEncoder, load_contrastive
 from genmm_retriever.schema import Item
 
@@ -75,14 +81,32 @@ def fitting_encoder(
     document = _document(holder)
     if document is None:
         return None
-    found = encoder or load_contrastive(document["name"], device=device)
+    found = encoder or _loaded(document["name"], device)
     if document["fingerprint"] != found.fingerprint:
+        what = f"the vectors of the index are of other weights than those of {found.name!r}"
+        if found.name == document["name"]:
+            raise ModelError(what, "they have changed since; make the vectors anew: genmm embed")
         raise ModelError(
-            f"the vectors of the index are of other weights than those of {found.name!r}",
+            what,
             f"use the encoder they were made with ({document['name']!r}), or make them anew: "
             "genmm embed",
         )
     return found
+
+
+def _loaded(name: str, device: str | torch.device | None) -> ContrastiveEncoder:
+    """The encoder of an index; whoever never named it is told where the name comes from."""
+    try:
+        return load_contrastive(name, device=device)
+    except MissingExtraError:
+        raise
+    except ModelError as error:
+        raise ModelError(
+            f"the index has vectors of {name!r}, which cannot be loaded: {error.message}",
+            "if it moved, name its place once: genmm embed INDEX --model PLACE; to do without: "
+            "--no-vectors, in Python contrastive=False; to take the vectors away: genmm embed "
+            "INDEX --drop",
+        ) from error
 
 
 def has_vectors_of(reader: IndexReader, encoder: ContrastiveEncoder | None) -> bool:
@@ -106,6 +130,8 @@ def update_vectors(
 ) -> tuple[int, list[tuple[str, str]]]:
     """Give the items that have none their vectors, and say whose they are.
 
+    Pictures that cannot be opened are tried again each time.
+
     Each block is durable before the next one begins.
 
     Args:
@@ -123,9 +149,12 @@ def update_vectors(
     with bar(len(rows), "embedding") as shown:
         for start in range(0, len(rows), _IN_BLOCK):
             block = rows[start : start + _IN_BLOCK]
-            vectors = _embedded(writer, encoder, block.tolist(), skipped, shown)
-            name = f"{folder}{int(block[0]):012d}/"
-            writer.put_arrays({name + "rows": block, name + "vectors": vectors.numpy()})
+            found = _embedded(writer, encoder, block.tolist(), skipped, shown)
+            if found:
+                name = f"{folder}{_next_block(writer, folder):06d}/"
+                vectors = torch.stack(list(found.values())).half().numpy()
+                own = np.array(list(found), dtype=np.int64)
+                writer.put_arrays({name + "rows": own, name + "vectors": vectors})
     _merge(writer, folder)
     for name in {name.split("/")[1] for name in writer.arrays() if name.startswith(_PREFIX)}:
         if f"{_PREFIX}{name}/" != folder:
@@ -147,19 +176,15 @@ def _embedded(
     rows: Sequence[int],
     skipped: list[tuple[str, str]],
     shown: tqdm[Any],
-) -> Tensor:
-    """Vectors of rows, [n, d] half precision; NaN where a picture could not be opened."""
+) -> dict[int, Tensor]:
+    """Vectors by row, [d] each, of those whose picture could be opened."""
     found: dict[int, Tensor] = {}
-    width = 0
     for start in range(0, len(rows), _AT_ONCE):
         batch = rows[start : start + _AT_ONCE]
         for places, vectors in _batch(writer, encoder, batch, skipped):
-            width = vectors.shape[1]
             found |= zip(places, vectors, strict=True)
         shown.update(len(batch))
-    width = width or encoder.embed_texts([""]).shape[1]
-    none = torch.full((width,), torch.nan)
-    return torch.stack([found.get(row, none) for row in rows]).half()
+    return found
 
 
 def _batch(
@@ -200,9 +225,15 @@ def _merge(writer: IndexWriter, folder: str) -> None:
     rows = np.concatenate([kept[name] for name in names])
     vectors = np.concatenate([kept[name.removesuffix("rows") + "vectors"] for name in names])
     stays = np.isin(rows, live)
-    name = f"{folder}{int(rows[stays][0]):012d}/"
+    name = f"{folder}{_next_block(writer, folder):06d}/"
     merged = {name + "rows": rows[stays], name + "vectors": vectors[stays]}
     writer.put_arrays(merged, replacing=(folder,))
+
+
+def _next_block(writer: IndexWriter, folder: str) -> int:
+    """A number that no block has."""
+    names = [name for name in writer.arrays() if name.startswith(folder)]
+    return 1 + max((int(name.split("/")[-2]) for name in names), default=0)
 
 
 def _rows(kept: dict[str, np.ndarray]) -> np.ndarray:
@@ -225,18 +256,20 @@ class ItemVectors:
         names = sorted(name.removesuffix("rows") for name in kept if name.endswith("/rows"))
         self._blocks = [kept[name + "vectors"] for name in names]
         rows = [kept[name + "rows"] for name in names]
-        if not names or any(len(r) != len(v) for r, v in zip(rows, self._blocks, strict=True)):
+        if any(len(r) != len(v) for r, v in zip(rows, self._blocks, strict=True)):
             raise IndexDamagedError(
                 f"the vectors of the index at {str(reader.path)!r} do not fit its items",
                 "make them anew: genmm embed",
             )
-        whole = np.concatenate(rows)
+        whole = np.concatenate([*rows, np.zeros(0, np.int64)])
         self._order = np.argsort(whole, kind="stable")
         self._sorted = whole[self._order]
         self._starts = np.cumsum([0, *(len(block) for block in rows[:-1])])
 
     def of(self, rows: Sequence[int]) -> Tensor:
-        """Unit vectors of rows, [n, d], float32; NaN where there is none."""
+        """Unit vectors of rows, [n, d], float32; NaN where there is none, d = 0 if none has."""
+        if not self._blocks:
+            return torch.zeros(len(rows), 0)
         wanted = np.asarray(rows, dtype=np.int64)
         found = np.full((len(wanted), self._blocks[0].shape[1]), np.nan, dtype=np.float32)
         places = np.searchsorted(self._sorted, wanted).clip(max=len(self._sorted) - 1)

@@ -69,6 +69,8 @@ def test_models_that_are_none(tmp_path, tiny_clip):
     with pytest.raises(ModelError, match="is a llama model, no contrastive one") as caught:
         load_contrastive(str(tmp_path / "text"), device="cpu")
     assert "open-clip:" in caught.value.hint
+    with pytest.raises(ModelError, match="'builtin' is a language model, no contrastive one"):
+        load_contrastive("builtin")
     with pytest.raises(ModelNotFoundError, match="name of the contrastive model is empty"):
         load_contrastive(" ")
     with pytest.raises(ModelNotFoundError, match="no model folder"):

@@ -37,3 +37,8 @@ def test_the_command(genmm, index, tiny_clip):
     code, out, err = genmm("embed", index / "no", "--model", folder)
     assert code == 2
     assert "no index" in err
+
+
+def test_a_search_without_them(genmm, index):
+    for name in ("search", "ask", "eval", "serve", "mcp"):
+        assert "--no-vectors" in genmm(name, "--help")[1]

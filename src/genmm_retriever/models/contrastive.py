@@ -12,6 +12,7 @@ models have none. By name:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from genmm_retriever.errors import GenmmError, MissingExtraError, ModelError, ModelNotFoundError
 from genmm_retriever.models.fingerprints import fingerprint_of
-from genmm_retriever.models.loading import is_reachable, pick_device
+from genmm_retriever.models.loading import BUILTIN, is_reachable, pick_device
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -130,10 +131,14 @@ def load_contrastive(name: str, *, device: str | torch.device | None = None) -> 
     """
     if not name.strip():
         raise ModelNotFoundError("the name of the contrastive model is empty", _HINT)
+    if name == BUILTIN:
+        raise _no_encoder(name, "language")
     where = pick_device(device)
     if name.startswith(OPEN_CLIP):
         return _open_clip(name, where)
-    return _of_transformers(name, where)
+    # An index remembers the name, and is asked from other folders.
+    folder = Path(name).expanduser()
+    return _of_transformers(str(folder.resolve()) if folder.is_dir() else name, where)
 
 
 _HINT = 'name one like "open-clip:ViT-B-32/laion2b_s34b_b79k" or "openai/clip-vit-base-patch32"'
@@ -149,6 +154,9 @@ def _open_clip(name: str, device: torch.device) -> ClipEncoder:
     architecture, _, tag = (wanted, "", "") if hub else wanted.partition("/")
     if not hub:
         _check_tag(open_clip, name, architecture, tag)
+        if Path(tag).is_file():
+            tag = str(Path(tag).resolve())
+            name = f"{OPEN_CLIP}{architecture}/{tag}"
     try:
         model, transform = open_clip.create_model_from_pretrained(
             architecture, pretrained=tag or None, device=device

@@ -24,6 +24,7 @@ from .options import (
     Limit,
     Model,
     OfKind,
+    Vectors,
     Verify,
     Writer,
     parse_adapters,
@@ -63,6 +64,7 @@ def search(
     budget: Budget = None,
     model: Model = None,
     device: Device = None,
+    vectors: Vectors = True,
     beams: Beams = None,
     adapt: Adapt = None,
     writer: Writer = None,
@@ -76,7 +78,14 @@ def search(
     from ..retriever import GenerativeMMRetriever
 
     with GenerativeMMRetriever.from_index(
-        index, model=model, k=k, verify=verify.value, num_beams=beams, device=device, **limits
+        index,
+        model=model,
+        k=k,
+        verify=verify.value,
+        num_beams=beams,
+        device=device,
+        contrastive=None if vectors else False,
+        **limits,
     ) as retriever:
         hits = with_adapters(retriever, names, writer, device).retrieve(query)
         lacks = query.kind is not None and not hits and not retriever.info()[f"{query.kind}s"]
@@ -107,6 +116,7 @@ def ask(
     verify: Annotated[Verify, typer.Option(help="How candidates are checked.")] = Verify.likelihood,
     model: Model = None,
     device: Device = None,
+    vectors: Vectors = True,
     adapt: Adapt = None,
     writer: Writer = None,
 ) -> None:
@@ -125,7 +135,11 @@ def ask(
     from ..retriever import GenerativeMMRetriever
 
     with GenerativeMMRetriever.from_index(
-        index, model=model, verify=verify.value, device=device
+        index,
+        model=model,
+        verify=verify.value,
+        device=device,
+        contrastive=None if vectors else False,
     ) as retriever:
         answers = None if writer is None else load_generator(writer, device=device)
         searcher = adapted(retriever, names, answers)
@@ -238,6 +252,7 @@ def evaluate(
     budget: Budget = None,
     model: Model = None,
     device: Device = None,
+    vectors: Vectors = True,
     beams: Beams = None,
     adapt: Adapt = None,
     writer: Writer = None,
@@ -264,7 +279,13 @@ def evaluate(
     finally:
         reader.close()
     with GenerativeMMRetriever.from_index(
-        index, model=model, verify=verify.value, num_beams=beams, device=device, **limits
+        index,
+        model=model,
+        verify=verify.value,
+        num_beams=beams,
+        device=device,
+        contrastive=None if vectors else False,
+        **limits,
     ) as retriever:
         report = ask_all(
             with_adapters(retriever, names, writer, device),

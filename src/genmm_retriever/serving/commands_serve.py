@@ -11,7 +11,7 @@ import typer
 
 from ..errors import MissingExtraError
 from .console import Console, command, printable
-from .options import Beams, Budget, Device, IndexPath, Model, Verify, Writer, parse_budget
+from .options import Beams, Budget, Device, IndexPath, Model, Vectors, Verify, Writer, parse_budget
 from .writers import writer_loader
 
 _MIB = 2**20
@@ -56,6 +56,7 @@ def serve(
     budget: Budget = None,
     model: Model = None,
     device: Device = None,
+    vectors: Vectors = True,
     beams: Beams = None,
     writer: Writer = None,
 ) -> None:
@@ -92,7 +93,13 @@ def serve(
         sys.stdout.flush()
 
     retriever = GenerativeMMRetriever.from_index(
-        index, model=model, verify=verify.value, num_beams=beams, device=device, **limits
+        index,
+        model=model,
+        verify=verify.value,
+        num_beams=beams,
+        device=device,
+        contrastive=None if vectors else False,
+        **limits,
     )
     with retriever:
         run(
@@ -113,6 +120,7 @@ def mcp(
     budget: Budget = None,
     model: Model = None,
     device: Device = None,
+    vectors: Vectors = True,
     beams: Beams = None,
     writer: Writer = None,
 ) -> None:
@@ -124,7 +132,13 @@ def mcp(
 
     writes = writer_loader(writer, device)
     retriever = GenerativeMMRetriever.from_index(
-        index, model=model, verify=verify.value, num_beams=beams, device=device, **limits
+        index,
+        model=model,
+        verify=verify.value,
+        num_beams=beams,
+        device=device,
+        contrastive=None if vectors else False,
+        **limits,
     )
     with retriever:
         console.say(f"{printable(str(index))} is offered on stdin and stdout")

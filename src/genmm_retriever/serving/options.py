@@ -80,6 +80,12 @@ Beams = Annotated[
         "--beams", min=1, help="Hypotheses kept while decoding; 50 identifiers, or 15 clues."
     ),
 ]
+Vectors = Annotated[
+    bool,
+    typer.Option(
+        "--vectors/--no-vectors", help="Compare the vectors of genmm embed, if there are any."
+    ),
+]
 Budget = Annotated[
     str | None,
     typer.Option(

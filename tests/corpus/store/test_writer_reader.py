@@ -139,7 +139,7 @@ def test_an_index_without_items_or_without_metadata(tmp_path, builder):
     [
         ({"year": "2013"}, 'holds numbers such as 2013; a filter asks for "2013"'),
         ({"name": 7}, 'holds texts such as "7"; a filter asks for 7'),
-        ({"seen": "true"}, 'holds true such as true; a filter asks for "true"'),
+        ({"seen": "true"}, 'holds true; a filter asks for "true"'),
         ({"year": True}, "holds numbers such as 2013; a filter asks for true"),
         ({"mixed": False}, 'holds texts such as "a" and numbers such as -1.5; a filter'),
     ],
@@ -156,6 +156,7 @@ def test_a_filter_of_a_kind_that_a_field_never_has(tmp_path, builder, asked, tol
         for fits in (
             {"year": 1999.5, "name": "8", "seen": False, "mixed": "b", "none": 1},
             {"year": None, "name": [7, "7"], "mixed": [], "seen": [True, "x"]},
+            {"year": [None, True], "name": [None, 7]},
         ):
             reader.check_fields(fits)
 

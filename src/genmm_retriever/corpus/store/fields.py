@@ -30,15 +30,18 @@ def check_fields(tables: Tables, filters: Mapping[str, Scalar | list[Scalar]]) -
 
 def _check_kind(tables: Tables, field: str, values: list[Scalar]) -> None:
     """Refuse values of a kind that a field has in no item: the text "2013" is not the number."""
+    if not values or None in values:
+        return  # a null matches what no kind is told of
     wanted = {kind for value in values for kind in _kinds(value)}
     held = {kind: one for kind in _KINDS if (one := _sample(tables, field, kind)) is not None}
-    if values and wanted and held and not wanted & held.keys():
-        shown = " and ".join(f"{kind} such as {one[:40]}" for kind, one in held.items())
+    if held and not wanted & held.keys():
+        shown = " and ".join(
+            kind if kind == one else f"{kind} such as {one[:40]}" for kind, one in held.items()
+        )
         raise QueryError(
             f"the field {field[:80]!r} holds {shown}; a filter asks for "
             f"{encode_metadata(values[0])[:80]}",
-            "give a value of the same kind; on the command line text that looks like a number "
-            "stands in quotes of its own: --filter 'year=\"2013\"'",
+            "give a value of a kind that the field holds",
         )
 
 
