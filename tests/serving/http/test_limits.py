@@ -111,8 +111,10 @@ def test_bodies_that_are_no_request(client, body):
     ],
 )
 def test_odd_words_are_words(client, text):
-    response = client.post("/api/search", json={"text": text, "k": 2, "filters": {"n": text}})
+    response = client.post("/api/search", json={"text": text, "k": 2, "filters": {"tags": text}})
     assert response.status_code == 200
+    error = refused(client.post("/api/search", json={"text": "a", "filters": {"n": text}}), 422)
+    assert error["error"].startswith("the field 'n' holds numbers")
     error = refused(client.post("/api/search", json={"text": "a", "filters": {f"n{text}": 1}}), 422)
     assert "no item has the field" in error["error"]
     assert error["hint"].startswith("there are n, tags")
