@@ -82,7 +82,9 @@ def _legend() -> list[str]:
 
 def _grid(reach: int, bottom: int) -> list[str]:
     lines = []
-    for value in range(-reach, reach + 1, max(10, reach // 40 * 10)):
+    step = max(10, reach // 40 * 10)
+    # Multiples of the step, so that nought is among them.
+    for value in range(-(reach // step) * step, reach + 1, step):
         x, colour = _x(value, reach), "#444" if value == 0 else "#ddd"
         lines.append(f"<line x1='{x}' x2='{x}' y1='{_TOP}' y2='{bottom}' stroke='{colour}'/>")
         lines.append(

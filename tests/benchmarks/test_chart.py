@@ -18,6 +18,12 @@ def ends(value):
     return {f"recall@{k}": [value, value - 2.0, value + 2.0] for k in (1, 5, 10)}
 
 
+@pytest.mark.parametrize("reach", [10.0, 33.0, 50.0, 81.0, 89.0, 98.0])
+def test_nought_has_its_line(reach):
+    drawn = ET.fromstring(chart([result(**{"a minus b": ends(reach)})]))
+    assert [line for line in drawn.iter(f"{SVG}line") if line.get("stroke") == "#444"]
+
+
 def test_every_difference_has_its_row_and_stands_where_it_belongs():
     given = [result(), result(**{"a & b minus c": ends(10.0), "d minus c": ends(-10.0)})]
     assert [row.pair for row in rows_of(given)] == ["a & b minus c", "d minus c"]
