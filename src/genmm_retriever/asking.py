@@ -139,7 +139,7 @@ class Asker:
             trace: Filled with what happened on the way.
         """
         start = time.perf_counter()
-        contrast = self._contrast if verify == "likelihood" else None
+        contrast = self._contrast_for(verify)
         views = [self._view(query, contrast) for query in queries]
         subsets = [self._subset(query) for query in queries]
         encoded = time.perf_counter()
@@ -178,6 +178,10 @@ class Asker:
         encoder = self._encoder()
         return None if encoder is None else Contrast(encoder, ItemVectors(self.reader))
 
+    def _contrast_for(self, verify: str) -> Contrast | None:
+        """What the likelihood compares; the other verifiers compare no vectors."""
+        return self._contrast if verify == "likelihood" else None
+
     def _view(self, query: Query, contrast: Contrast | None) -> QueryView:
         view = QueryView.of(query, self.model)
         if contrast is None:
@@ -209,7 +213,7 @@ class Asker:
             )
         key = name, texts
         if key not in self._verifiers:
-            contrast = self._contrast if name == "likelihood" else None
+            contrast = self._contrast_for(name)
             self._verifiers[key] = make_verifier(
                 name,
                 self.model,
@@ -239,9 +243,7 @@ class Asker:
             judged |= zip(places, verify_all(verifier, *asked, at_least=k), strict=True)
         return [judged[i] for i in range(len(queries))]
 
-    def _candidate_views(
-        self, found: Candidates, contrast: Contrast | None = None
-    ) -> list[CandidateView]:
+    def _candidate_views(self, found: Candidates, contrast: Contrast | None) -> list[CandidateView]:
         pictured = [i for i, item in enumerate(found.items) if item.kind == "image"]
         features = self.reader.features([found.rows[i] for i in pictured]) if pictured else None
         images: dict[int, ImagePart | Callable[[], ImagePart]] = {}

@@ -26,7 +26,7 @@ from genmm_retriever.identifiers import (
     StructuredIdentifiers,
     default_encoder,
 )
-from genmm_retriever.identifiers.centres import update_centres
+from genmm_retriever.identifiers.centres import begins_with_topics, update_centres
 from genmm_retriever.models.base import MLLM, ImagePart
 from genmm_retriever.models.contrastive import ContrastiveEncoder
 from genmm_retriever.schema import Item
@@ -127,7 +127,7 @@ class Builder:
         if clues:
             update_clues(self.writer, self.model, self._bar)
         else:
-            if _topics_first(self.writer) and knows_topics(self.model):
+            if begins_with_topics(self.writer) and knows_topics(self.model):
                 update_centres(self.writer, self.model, self._bar)
             write_trie(self.writer, changed)
         if self.encoder is not None:
@@ -345,13 +345,6 @@ def stage_and_build(
         unchanged=max(0, given - found.added - found.replaced - found.skipped),
         skipped=writer.skipped(),
     )
-
-
-def _topics_first(writer: IndexWriter) -> bool:
-    """Whether an index's identifiers begin with the model's topics."""
-    state = writer.json("identifiers")
-    structured = writer.settings.identifiers == "structured"
-    return structured and state is not None and not state["state"].get("names", True)
 
 
 def knows_topics(model: object) -> bool:

@@ -20,7 +20,7 @@ from genmm_retriever.decoding.guide import Guide
 from genmm_retriever.decoding.hypotheses import Hypothesis
 from genmm_retriever.decoding.search import constrained_beam_search
 from genmm_retriever.describing import identify_prompt
-from genmm_retriever.identifiers.centres import read_centres
+from genmm_retriever.identifiers.centres import begins_with_topics, read_centres
 from genmm_retriever.models.base import MLLM
 from genmm_retriever.schema import GeneratedIdentifier, Item
 from genmm_retriever.verification import QueryView
@@ -83,7 +83,7 @@ def beam_config(reader: IndexReader, model: MLLM, num_beams: int, debias: float)
     are left to the verifier: their keywords come from what the model says of the pictures, and
     on Flickr8k dev it is less often right about those.
     """
-    if not _begins_with_topics(reader):
+    if not begins_with_topics(reader):
         return BeamConfig(num_beams=num_beams, debias=debias, max_leaves_exact=_LEAVES_AT_ONCE)
     return BeamConfig(
         num_beams=num_beams,
@@ -101,12 +101,6 @@ def _topic_tokens(model: MLLM) -> list[list[int]]:
         return []
     config: Any = model
     return [model.encode(f"{name},") for name in config.topic_names]
-
-
-def _begins_with_topics(reader: IndexReader) -> bool:
-    if reader.settings.identifiers != "structured":
-        return False
-    return not reader.json("identifiers")["state"].get("names", True)
 
 
 class IdentifierStage:

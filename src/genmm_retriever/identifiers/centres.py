@@ -23,9 +23,15 @@ _AT_ONCE = 256
 _LARGEST_SHARE = 1 / 8
 
 
-def update_centres(
-    writer: IndexWriter, model: Any, bar: Callable[[int, str], tqdm[Any]] | None = None
-) -> None:
+def begins_with_topics(holder: IndexReader | IndexWriter) -> bool:
+    """Whether an index's identifiers begin with the model's topics, not with clusters."""
+    if holder.settings.identifiers != "structured":
+        return False
+    scheme = holder.json("identifiers")
+    return scheme is not None and not scheme["state"].get("names", True)
+
+
+def update_centres(writer: IndexWriter, model: Any, bar: Callable[[int, str], tqdm[Any]]) -> None:
     """Take up the items that came since the centres were last brought up to date.
 
     What is gone stays in the centres until it is more than an eighth of what they count; then
@@ -48,7 +54,7 @@ def update_centres(
     if not rows:
         return
     places = {name: place for place, name in enumerate(model.topic_names)}  # type: ignore[attr-defined]
-    with (bar or _silent)(len(rows), "centres") as shown:
+    with bar(len(rows), "centres") as shown:
         for start in range(0, len(rows), _AT_ONCE):
             batch = rows[start : start + _AT_ONCE]
             vectors = _vectors(writer, model, batch)
@@ -61,10 +67,6 @@ def update_centres(
     state = np.array([rows[-1] + 1, counted + len(rows)])
     # In one step: a number of rows beside the sums of others would count some of them twice.
     writer.put_arrays({_PREFIX + "sums": sums.numpy(), _PREFIX + "rows": state})
-
-
-def _silent(total: int, what: str) -> tqdm[Any]:
-    return tqdm(total=total, desc=what, disable=True)
 
 
 def _topics(

@@ -46,11 +46,9 @@ def _check_kind(tables: Tables, field: str, values: list[Scalar]) -> None:
 
 
 def _kinds(value: Scalar) -> set[str]:
-    """What a field must hold for a value to make sense; nothing for null, which may be absent."""
+    """What a field must hold for a value, which is not null, to make sense."""
     if isinstance(value, bool):
         return {"true", "false"}
-    if value is None:
-        return set()
     return {"texts"} if isinstance(value, str) else {"numbers"}
 
 
