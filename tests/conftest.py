@@ -5,6 +5,7 @@ Heavy libraries are imported inside the fixtures: tests of the base installation
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+# Processes of one run share the cores; set before torch and numba are loaded, also for what the
+# tests start.
+_CORES = str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))))
+os.environ.setdefault("OMP_NUM_THREADS", _CORES)
+os.environ.setdefault("NUMBA_NUM_THREADS", _CORES)
 
 
 def _byte_level(special: list[str]) -> Any:

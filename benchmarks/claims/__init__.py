@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.claims import (
     abstention,
     adapters,
+    against_generate,
     clues,
     composed,
     dual,
@@ -25,6 +26,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     one.name: one
     for one in (
         *search.BENCHMARKS,
+        *against_generate.BENCHMARKS,
         *tries.BENCHMARKS,
         *clues.BENCHMARKS,
         *knowledge.BENCHMARKS,

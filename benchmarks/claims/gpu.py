@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.claims.common import make_trie
-from benchmarks.claims.qwen import random_qwen
+from benchmarks.claims.qwen import END, VOCABULARY, random_qwen
 from benchmarks.corpora.identifiers import Identifiers, Lexicon, synthetic
 from benchmarks.harness import Bar, Benchmark, Condition, Measurement, Options, Skipped, spread
 from benchmarks.peers.static_csr import StaticTrie
@@ -21,9 +21,7 @@ from benchmarks.watch import watching
 from genmm_retriever.constraints import TokenTrie
 from genmm_retriever.decoding import BeamConfig, constrained_beam_search
 
-VOCABULARY = 151_936
 BEAMS = 140
-END = 151_645
 _STATIC_LEVEL = 3
 
 

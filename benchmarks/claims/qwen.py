@@ -11,16 +11,22 @@ from torch import Tensor
 from genmm_retriever.models.base import Prompt, TextPart
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
+VOCABULARY = 151_936
+END = 151_645
+"""The released models' <|im_end|>."""
 _GRID = 32
 _TEXT: dict[str, dict[str, int]] = {
-    # Hidden size, layers, heads, key-value heads and inner size of the released models.
+    # Hidden size, layers, heads, key-value heads and inner size of the released models; 0.6B is
+    # Qwen3's, of which no Qwen3-VL was released.
     "tiny": {"hidden": 64, "layers": 2, "heads": 4, "kv": 2, "inner": 96},
+    "0.6B": {"hidden": 1024, "layers": 28, "heads": 16, "kv": 8, "inner": 3072},
     "2B": {"hidden": 2048, "layers": 28, "heads": 16, "kv": 8, "inner": 6144},
     "4B": {"hidden": 2560, "layers": 36, "heads": 32, "kv": 8, "inner": 9728},
     "8B": {"hidden": 4096, "layers": 36, "heads": 32, "kv": 8, "inner": 12288},
 }
 _VISION: dict[str, dict[str, Any]] = {
     "tiny": {"hidden": 32, "layers": 2, "inner": 48, "deep": [0, 1], "heads": 2},
+    "0.6B": {"hidden": 32, "layers": 2, "inner": 48, "deep": [0, 1], "heads": 2},
     "2B": {"hidden": 1024, "layers": 24, "inner": 4096, "deep": [5, 11, 17], "heads": 16},
     "4B": {"hidden": 1024, "layers": 24, "inner": 4096, "deep": [5, 11, 17], "heads": 16},
     "8B": {"hidden": 1152, "layers": 27, "inner": 4304, "deep": [8, 16, 24], "heads": 16},
@@ -68,7 +74,8 @@ def random_qwen(size: str, device: str) -> RandomQwen:
     """A Qwen3-VL of the named size, bfloat16 on a GPU, weights drawn at random.
 
     Args:
-        size: "2B", "4B" or "8B"; "tiny" for trying out.
+        size: "2B", "4B" or "8B"; "0.6B" has the text model of Qwen3-0.6B and a tiny vision tower,
+            for processors; "tiny" for trying out.
         device: Where to put it.
     """
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -78,7 +85,7 @@ def random_qwen(size: str, device: str) -> RandomQwen:
     sections = [4, 2, 2] if size == "tiny" else [24, 20, 20]
     config = Qwen3VLConfig(
         text_config={
-            "vocab_size": 151_936,
+            "vocab_size": VOCABULARY,
             "hidden_size": text["hidden"],
             "intermediate_size": text["inner"],
             "num_hidden_layers": text["layers"],
@@ -118,7 +125,7 @@ def _tokenizer() -> Any:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer(models.WordLevel({"<|im_end|>": 151_645, "?": 0}, unk_token="?"))
+    backend = Tokenizer(models.WordLevel({"<|im_end|>": END, "?": 0}, unk_token="?"))
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>", unk_token="?"
     )

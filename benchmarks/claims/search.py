@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from benchmarks.claims.against_generate import DICT, SLACK, generated
 from benchmarks.claims.common import (
     BEAMS,
     WANTED,
@@ -19,28 +20,21 @@ from benchmarks.claims.common import (
     of_wordnet,
     searcher,
 )
-from benchmarks.corpora.models import picture_prompts, prompts
+from benchmarks.corpora.models import prompts
 from benchmarks.harness import (
     Bar,
     Benchmark,
     Condition,
     Measurement,
     Options,
-    attempt,
     interleaved,
     quiet_collector,
     spread,
 )
 from benchmarks.peers.brute import score_all
-from benchmarks.peers.generate import constrained_generate
-from benchmarks.peers.tries import DictTrie, MarisaTrie, PrefixTrie
+from benchmarks.peers.tries import DictTrie
 from benchmarks.watch import Watch, watching
-from genmm_retriever.decoding import Hypothesis
 from genmm_retriever.models.base import Prompt
-
-_DICT = "transformers generate, dict trie"
-_SLACK = 0.05
-"""Nats that rounding in another batch shape may cost an identifier's score."""
 
 
 def step_share(options: Options) -> Measurement:
@@ -88,97 +82,6 @@ def step_share(options: Options) -> Measurement:
     )
 
 
-def _scores(mllm: Any, prompt: Prompt, found: list[tuple[int, ...]]) -> list[float]:
-    """Log-probabilities under one scorer, best first: whole identifiers in one packed pass."""
-    scored = mllm.score([prompt] * len(found), [list(tokens) for tokens in found])
-    return sorted((float(one.sum()) for one in scored), reverse=True)
-
-
-def generate_speed(options: Options) -> Measurement:
-    """One prompt to its ten best identifiers, by our search and by `generate`."""
-    mllm = model_of(options)
-    notes: list[str] = []
-    identifiers = made_up(mllm, options.pick(1_000_000, 5_000), options.seed)
-    search = searcher(mllm, make_trie(identifiers))
-    longest = int(np.diff(identifiers.offsets).max())
-    tries: dict[str, PrefixTrie] = {_DICT: DictTrie(identifiers)}
-    marisa = attempt(notes, "marisa-trie", lambda: MarisaTrie(identifiers))
-    if marisa is not None:
-        tries["transformers generate, marisa-trie"] = marisa
-    many = options.pick(4, 1)
-    kinds = {"text": prompts(many), "picture": picture_prompts(mllm, many)}
-    rows = [
-        _one_query(mllm, kind, prompt, search, tries, longest, options)
-        for kind, asked in kinds.items()
-        for prompt in asked
-    ]
-    total = _seconds_of(rows, tries)
-    return Measurement(
-        total[_DICT] / total["ours"],
-        peers={name: total[_DICT] / total[name] for name in tries},
-        also=[
-            Condition(
-                "our ten score as well as theirs on average, by one scorer",
-                statistics.mean(row["gain"] for row in rows) >= -_SLACK,
-            )
-        ],
-        details={
-            "identifiers": len(identifiers),
-            "beams": BEAMS,
-            "queries": len(rows),
-            "times_as_fast_by_kind": {
-                kind: _seconds_of(chosen, tries)[_DICT] / _seconds_of(chosen, tries)["ours"]
-                for kind in kinds
-                if (chosen := [row for row in rows if row["kind"] == kind])
-            },
-            "seconds_a_query": {name: spent / len(rows) for name, spent in total.items()},
-            "best_is_as_good": sum(row["best_gain"] >= -_SLACK for row in rows),
-            "each": rows,
-        },
-        notes=[
-            *notes,
-            "text and picture queries in equal parts; gain: nats by which our ten score better"
-            " than theirs on average; tokens: fed to the model, padding included",
-        ],
-    )
-
-
-def _seconds_of(rows: list[dict[str, Any]], tries: Iterable[str]) -> dict[str, float]:
-    return {name: sum(row["seconds"][name] for row in rows) for name in ("ours", *tries)}
-
-
-def _one_query(
-    mllm: Any,
-    kind: str,
-    prompt: Prompt,
-    search: Callable[[Prompt], list[Hypothesis]],
-    tries: dict[str, PrefixTrie],
-    longest: int,
-    options: Options,
-) -> dict[str, Any]:
-    """Times of all ways for one query, and how good what they find is."""
-    ways: dict[str, Callable[[], Any]] = {"ours": partial(search, prompt)}
-    for name, trie in tries.items():
-        ways[name] = partial(_generated, mllm, prompt, trie, longest)
-    times = interleaved(ways, repeats=options.pick(3, 1), warm=options.pick(1, 0))
-    fed, found = {}, {}
-    for name in ("ours", _DICT):
-        with watching(mllm) as watch:
-            given = ways[name]()
-        fed[name] = {"passes": watch.passes, "tokens": watch.tokens}
-        found[name] = [one.tokens if name == "ours" else one[0] for one in given]
-    own, other = (_scores(mllm, prompt, found[name]) for name in ("ours", _DICT))
-    gains = [a - b for a, b in zip(own, other, strict=False)]
-    return {
-        "kind": kind,
-        "seconds": {name: statistics.median(spent) for name, spent in times.items()},
-        "fed": fed,
-        "gain": statistics.mean(gains),
-        "best_gain": gains[0],
-        "same_of_ten": len(set(found["ours"]) & set(found[_DICT])),
-    }
-
-
 def corpus_growth(options: Options) -> Measurement:
     """The same queries over a large and a small corpus."""
     mllm = model_of(options)
@@ -196,7 +99,7 @@ def corpus_growth(options: Options) -> Measurement:
         }
         if place < options.pick(3, 1):
             ways |= {
-                f"theirs {size}": partial(_generated, mllm, prompt, trie, longest)
+                f"theirs {size}": partial(generated, mllm, prompt, trie, longest)
                 for size, trie in tries.items()
             }
         times = interleaved(ways, repeats=options.pick(5, 1), warm=options.pick(1, 0))
@@ -205,7 +108,7 @@ def corpus_growth(options: Options) -> Measurement:
             theirs[size] += statistics.median(times.get(f"theirs {size}", [0.0]))
     return Measurement(
         ours[len(large)] / ours[len(small)],
-        peers={_DICT: theirs[len(large)] / theirs[len(small)]},
+        peers={DICT: theirs[len(large)] / theirs[len(small)]},
         details={
             "identifiers": [len(small), len(large)],
             "seconds_a_query": {size: spent / len(asked) for size, spent in ours.items()},
@@ -222,7 +125,7 @@ def forward_passes(options: Options) -> Measurement:
     search = searcher(mllm, make_trie(identifiers))
     counts = [_watched(mllm, partial(search, prompt)).passes for prompt in asked]
     trie = DictTrie(identifiers)
-    theirs = _watched(mllm, lambda: _generated(mllm, asked[0], trie, 16)).passes
+    theirs = _watched(mllm, lambda: generated(mllm, asked[0], trie, 16)).passes
     details: dict[str, Any] = {
         "identifiers": len(identifiers),
         "beams": BEAMS,
@@ -246,10 +149,6 @@ def _watched(mllm: Any, work: Callable[[], Any]) -> Watch:
     with watching(mllm) as watch:
         work()
     return watch
-
-
-def _generated(mllm: Any, prompt: Prompt, trie: PrefixTrie, longest: int) -> list[Any]:
-    return constrained_generate(mllm, prompt, trie, beams=BEAMS, wanted=WANTED, longest=longest)
 
 
 def brute_force(options: Options) -> Measurement:
@@ -277,7 +176,7 @@ def brute_force(options: Options) -> Measurement:
         ratios.append(times["brute"][0] / times["beam"][0])
         order = np.argsort(-found["brute"], kind="stable")[:WANTED]
         top = [hypothesis.items[0] for hypothesis in found["beam"]]
-        best.append(bool(found["brute"][order[0]] - found["brute"][top[0]] <= _SLACK))
+        best.append(bool(found["brute"][order[0]] - found["brute"][top[0]] <= SLACK))
         shared.append(len(set(order.tolist()) & set(top)))
     return Measurement(
         statistics.median(ratios),
@@ -298,13 +197,6 @@ BENCHMARKS = (
         "% of a step",
         Bar("<=", 3),
         step_share,
-    ),
-    Benchmark(
-        "generate_speed",
-        "ten best of 1M identifiers against transformers' generate over a dict trie, 20 beams",
-        "times as fast",
-        Bar(">=", 5),
-        generate_speed,
     ),
     Benchmark(
         "corpus_growth",

@@ -38,7 +38,12 @@ def quick(name, cache, **options):
 
 def test_all_are_known():
     kinds = (SEARCH, TRIE, CLUES, GPU, PEERS, ASKING)
-    assert set(BENCHMARKS) == {*sum(kinds, ()), "knowledge", "service_load"}
+    assert set(BENCHMARKS) == {
+        *sum(kinds, ()),
+        "generate_speed_pictures",
+        "knowledge",
+        "service_load",
+    }
 
 
 @pytest.mark.parametrize("name", SEARCH)
@@ -53,6 +58,15 @@ def test_both_ways_of_decoding_find_ten(tiny_model, tmp_path):
     assert set(details["times_as_fast_by_kind"]) == {"text", "picture"}
     assert all(row["fed"][name]["passes"] > 1 for row in details["each"] for name in row["fed"])
     assert all(0 <= row["same_of_ten"] <= 10 for row in details["each"])
+
+
+def test_a_picture_is_run_once_by_us_and_once_a_beam_by_generate(tmp_path):
+    result = quick("generate_speed_pictures", tmp_path)
+    assert result["value"] > 0
+    (row,) = result["details"]["each"]
+    theirs = row["fed"]["transformers generate, dict trie"]["tokens"]
+    assert theirs > 20 * 256
+    assert 256 < row["fed"]["ours"]["tokens"] < theirs
 
 
 def test_passes_are_those_of_the_model(tiny_model, tmp_path):
