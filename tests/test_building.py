@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import re
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -207,6 +208,30 @@ def test_an_interrupted_addition_is_seen_wholly_or_not(tmp_path, pictures, watch
     after = records(path)
     assert sorted(after) == ["p0.png", "p1.png", "p2.png", "p3.png", "t"]
     assert {name: after[name] for name in before["records"]} == before["records"]
+
+
+@pytest.mark.parametrize("kind", ["structured", "caption", "numeric"])
+def test_an_interrupted_replacement_names_items_as_if_it_had_not_been(tmp_path, watched, kind):
+    """They are all called alike, so that what is free again would be taken."""
+
+    def items(version):
+        metadata = {"version": version}
+        return [Item(id=f"t{n}", text=TEXT.text, metadata=metadata) for n in range(9)]
+
+    path, other = tmp_path / "index", tmp_path / "unbroken"
+    build(path, items(0), watched(), identifiers=kind)
+    shutil.copytree(path, other)
+    add(other, items(1), watched(), replace=True)
+    with pytest.raises(KeyboardInterrupt):
+        add(path, items(1), watched(stop=("score_from", 2)), replace=True)
+    with IndexWriter.open(path) as writer:
+        assert len(writer.pending("identifiers")) == 5
+    report = add(path, items(1), watched(), replace=True)
+    assert (report.items, report.replaced) == (9, 9)
+    assert identifiers(path) == identifiers(other)
+    assert published(path) == published(other)
+    names = [text for texts in identifiers(path).values() for text in texts]
+    assert len(names) == len(set(names)) == 9
 
 
 def test_report_and_published_counts(tmp_path, mixed, watched):

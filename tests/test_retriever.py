@@ -20,6 +20,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from genmm_retriever import GenerativeMMRetriever
+from genmm_retriever.corpus.store import IndexReader
 from genmm_retriever.errors import (
     CapabilityError,
     DuplicateIdError,
@@ -360,7 +361,6 @@ def test_candidates_beyond_those_asked_for_are_not_looked_at(shared, tiny_builti
 def scored_by_hand(retriever, query):
     """First-stage scores of all items: every identifier is scored, nothing is searched."""
     from genmm_retriever.corpus.images import open_image
-    from genmm_retriever.corpus.store import IndexReader
     from genmm_retriever.describing import identify_prompt, null_prompt
     from genmm_retriever.models.base import ImagePart
     from genmm_retriever.verification import Calibration
@@ -496,8 +496,6 @@ def test_true_and_false_name_verifiers_too(shared, tiny_builtin, retriever):
 
 
 def test_captions_are_what_the_index_knows(retriever):
-    from genmm_retriever.corpus.store import IndexReader
-
     with IndexReader.open(retriever.path) as reader:
         for hit in retriever.retrieve("a red boat", k=10):
             [[first, *_]] = reader.descriptions([reader.row(hit.item.id)])
@@ -594,6 +592,72 @@ def test_a_batch_is_as_one_by_one(retriever, source, verify):
     for query, hits in zip(queries, together, strict=True):
         same(retriever.retrieve(query, k=10, verify=verify), hits)
     assert retriever.retrieve_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [{"ids": ("caf\udce9", "p1")}, {"filters": {"own": ["caf\udce9", "p1"]}}],
+    ids=["ids", "filters"],
+)
+def test_half_characters_in_conditions_of_a_batch(retriever, conditions):
+    found = retriever.retrieve_batch([Query(text="a", **conditions)] * 2, k=10)
+    assert [ids(hits) for hits in found] == [["p1"]] * 2
+
+
+@pytest.fixture
+def selections(monkeypatch):
+    """What rows were selected by, call by call."""
+    calls = []
+    select = IndexReader.select
+
+    def counted(self, *conditions):
+        calls.append(conditions)
+        return select(self, *conditions)
+
+    monkeypatch.setattr(IndexReader, "select", counted)
+    return calls
+
+
+@pytest.mark.parametrize("verify", ["likelihood", "off"])
+def test_queries_of_equal_filters_select_rows_once(retriever, selections, verify):
+    conditions = {"filters": {"tags": "even", "n": [0, 2, 8]}, "ids": ("p0", "p2", "t2", "absent")}
+    queries = [
+        Query(text=text, **conditions) for text in ("a red boat", "a dog", "a red boat", "x")
+    ]
+    together = retriever.retrieve_batch(queries, k=10, verify=verify)
+    assert selections == [(conditions["filters"], None, conditions["ids"])]
+    for query, hits in zip(queries, together, strict=True):
+        assert set(ids(hits)) == {"p0", "p2", "t2"}
+        same(retriever.retrieve(query, k=10, verify=verify), hits)
+
+
+@pytest.mark.parametrize("verify", ["likelihood", "off"])
+def test_queries_of_different_filters_are_not_mixed_up(retriever, selections, verify):
+    asked = [
+        ({}, set(ALL)),
+        ({"filters": {"tags": "even"}}, {"p0", "p2", "p4", "t0", "t2"}),
+        ({"filters": {"tags": ["even"]}, "kind": "text"}, {"t0", "t2"}),
+        ({"filters": {"tags": "even"}, "kind": "image"}, {"p0", "p2", "p4"}),
+        ({"kind": "image"}, set(ALL[:6])),
+        ({"filters": {"n": 1}}, {"p1"}),
+        ({"filters": {"n": [1, 3]}}, {"p1", "p3"}),
+        ({"filters": {"own": "1"}}, set()),
+        ({"filters": {"own": "p1"}}, {"p1"}),
+        ({"filters": {"n": 1, "own": "p3"}}, set()),
+        ({"ids": ()}, set()),
+        ({"ids": ("p1",)}, {"p1"}),
+        ({"ids": ("p3",)}, {"p3"}),
+        ({"ids": ("p1", "p3")}, {"p1", "p3"}),
+        ({"ids": ("p1,p3",)}, set()),
+        ({"ids": ("p1", "p3"), "filters": {"n": 3}}, {"p3"}),
+        ({"filters": {"tags": "even"}}, {"p0", "p2", "p4", "t0", "t2"}),
+    ]
+    queries = [Query(text="a red boat", **conditions) for conditions, _ in asked]
+    together = retriever.retrieve_batch(queries, k=10, verify=verify)
+    assert len(selections) == len(asked) - 1
+    for query, hits, (_, wanted) in zip(queries, together, asked, strict=True):
+        assert set(ids(hits)) == wanted
+        same(retriever.retrieve(query, k=10, verify=verify), hits)
 
 
 def test_what_the_last_call_did_is_remembered(retriever):
@@ -1065,8 +1129,6 @@ def test_shipped_weights_find_the_passage_that_goes_with_a_photograph(album, pho
 
 
 def test_shipped_weights_see_objects_that_become_doors(album):
-    from genmm_retriever.corpus.store import IndexReader
-
     with IndexReader.open(album.path) as reader:
         row = reader.row("chelsea.png")
         [described], [names] = reader.descriptions([row]), reader.identifiers_of([row])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -141,7 +142,7 @@ class Asker:
         start = time.perf_counter()
         contrast = self._contrast_for(verify)
         views = [self._view(query, contrast) for query in queries]
-        subsets = [self._subset(query) for query in queries]
+        subsets = self._subsets(queries)
         encoded = time.perf_counter()
         found = [
             self._gather(some, subset, k)
@@ -188,8 +189,17 @@ class Asker:
             return view
         return replace(view, vectors=QueryVectors.of(query, view, contrast.encoder))
 
-    def _subset(self, query: Query) -> np.ndarray | None:
-        return self.reader.select(query.filters, query.kind, query.ids)
+    def _subsets(self, queries: Sequence[Query]) -> list[np.ndarray | None]:
+        """What each query may find; queries of equal filters share one array, and its masks."""
+        known: dict[str, np.ndarray | None] = {}
+        found = []
+        for query in queries:
+            # Names may hold half of a surrogate pair, which ASCII alone can write.
+            key = json.dumps(query.model_dump(include={"filters", "kind", "ids"}))
+            if key not in known:
+                known[key] = self.reader.select(query.filters, query.kind, query.ids)
+            found.append(known[key])
+        return found
 
     def _gather(self, candidates: Sequence[Found], subset: np.ndarray | None, k: int) -> Candidates:
         """The best candidates, filled from the rest of the subset where they are fewer than k."""

@@ -239,7 +239,7 @@ class Builder:
             return
         descriptions = [texts for _, texts in ready]
         scheme = self._scheme(descriptions)
-        taken = {record.text for record in self.writer.identifiers()}
+        taken = self.writer.known_identifiers()
         if isinstance(scheme, StructuredIdentifiers) and scheme.needs_topics:
             topics = self._topics([row for row, _ in ready], descriptions)
             named = scheme.assign(descriptions, taken=taken, topics=topics)

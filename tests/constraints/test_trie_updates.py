@@ -199,6 +199,28 @@ def test_an_item_may_come_back_after_its_deletion() -> None:
     assert trie.item_rows.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("reopened", [False, True])
+def test_the_highest_row_may_be_deleted_and_a_lower_one_come(reopened: bool) -> None:
+    def kept(trie: TokenTrie) -> TokenTrie:
+        return TokenTrie.from_arrays(trie.to_arrays()) if reopened else trie
+
+    trie = TokenTrie.build([(5, EOS), (7, EOS)], [0, 1])
+    trie = kept(trie.add([(8, EOS)], [10]))
+    trie = kept(trie.delete(np.array([10])))
+    assert trie.item_rows.tolist() == [0, 1]
+    trie = kept(trie.add([(9, EOS)], [3]))
+    assert trie.item_rows.tolist() == [0, 1, 3]
+    assert trie.added_rows.tolist() == [3]
+    assert trie.sequences() == [(5, EOS), (7, EOS), (9, EOS)]
+    few = kept(trie.keep(np.array([1, 3, 10, 99])))
+    assert few.item_rows.tolist() == [1, 3]
+    assert few.sequences() == [(7, EOS), (9, EOS)]
+    fresh = TokenTrie.build([(7, EOS), (9, EOS)], [1, 3])
+    for subsets in ([None], [np.array([3, 10])]):
+        assert_equal(few, fresh, subsets, choices=True)
+        assert_equal(few.merged(), fresh, subsets, choices=True)
+
+
 def test_nothing_changes_by_nothing() -> None:
     trie = TokenTrie.build([(5, EOS)], [0])
     assert trie.insert(*flat([])).to_arrays().keys() == trie.to_arrays().keys()

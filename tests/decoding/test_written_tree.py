@@ -132,6 +132,7 @@ def test_tree_agrees_with_the_search_and_with_brute_force(
         debias=debias,
         max_leaves_exact=data.draw(st.sampled_from([0, 3])),
         open_leaves=data.draw(st.sampled_from([0, 2])),
+        level_end=data.draw(st.sampled_from([None, 1, 3, 4])),
     )
     guide = data.draw(
         st.sampled_from([None, Guide.over([((3, 4), -0.5), ((3, 1), -2.0), ((0,), -3.0)])])
@@ -153,6 +154,30 @@ def test_tree_agrees_with_the_search_and_with_brute_force(
         alternatives=alternatives,
     )
     check(tree, tiny, prompt, corpus, shown, subset, debias, alternatives)
+
+
+def test_tree_ends_where_a_level_does(tiny: Any, prompts: list[Prompt]) -> None:
+    """Behind the level's end goes on what has no alternative, and was not written."""
+    corpus = (
+        [(3, 4, 1, 5, EOS), (3, 4, 1, 6, EOS), (7, 4, 8, EOS), (9, 1, EOS)],
+        [0, 1, 2, 3],
+        [
+            (-1.0, -2.0, -0.5, -1.5, -0.25),
+            (-1.0, -2.0, -0.5, -3.0, -0.75),
+            (-0.5, -1.25, -4.0, -1.0),
+            (-2.5, -1.0, -0.5),
+        ],
+    )
+    trie = TokenTrie.build(*corpus)
+    config = BeamConfig(max_leaves_exact=0, open_leaves=2, level_end=4)
+    [found] = constrained_beam_search(tiny, prompts[:1], trie, None, config)
+    lengths = {h.tokens[0]: h.length for h in found}
+    assert lengths == {3: 2, 7: 2, 9: 3}
+    tree = written_tree(tiny, prompts[0], trie, found)
+    check(tree, tiny, prompts[0], corpus, found, None, 1.0, 3)
+    [level] = [node for node in tree.children if node.tokens[0] == 3]
+    assert level.tokens == (3, 4)
+    assert (level.children, level.items.tolist()) == ([], [0, 1])
 
 
 def test_tree_of_nothing_still_shows_what_was_legal(tiny: Any, prompts: list[Prompt]) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from genmm_retriever.errors import InputError, WriterError
 from genmm_retriever.models.base import ImagePart
-from genmm_retriever.querying import Answerer
-from genmm_retriever.schema import Evidence, Hit, Item, Query, QueryStep
+from genmm_retriever.querying import AdaptedRetriever, Answerer, QueryRewriter
+from genmm_retriever.schema import Evidence, FoundClue, Hit, Item, Query, QueryStep
 
 from .conftest import words_of
 
@@ -178,3 +178,54 @@ def test_without_a_retriever_it_answers_from_what_others_find(writer):
         answerer.ask("What?")
     with pytest.raises(InputError, match="nobody"):
         Answerer(None)
+
+
+def of_a_long_text():
+    """A hit by a clue in the last sentence."""
+    text = "Of the weather there is much to be told. " * 80 + "The keeper was Ida Lewis. She rowed."
+    begin = text.index("Ida")
+    clue = FoundClue(
+        text="Ida Lewis", logprob=-1, score=2, count=1, documents=1, spans=((begin, begin + 9),)
+    )
+    return Hit(
+        item=Item(id="a", text=text, title="Lime Rock"),
+        score=0.9,
+        rank=1,
+        evidence=Evidence(clues=(clue,), caption=text, verification=0.9),
+    )
+
+
+def test_of_a_long_text_the_place_that_was_found_is_read(writer, searcher):
+    model = writer({"Who": saying(answer="Ida Lewis.")})
+    Answerer(searcher({}), model).answer_from("Who was the keeper?", [of_a_long_text()])
+    told = words_of(model.prompts[0])
+    assert "The keeper was Ida Lewis. She rowed." in told
+    assert "Lime Rock: \u2026 The keeper" in told
+    builtin = searcher({}, model=writer({}, style="builtin"))
+    answer = Answerer(builtin).answer_from("Who was the keeper?", [of_a_long_text()])
+    assert answer.text == "Lime Rock: \u2026 The keeper was Ida Lewis. She rowed."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "New York, New York is a musical film directed by Martin Scorsese.",
+        "Row, row, row your boat, gently down the stream.",
+        "The score was 3 - 3 - 3 at the end.",
+    ],
+)
+def test_words_that_repeat_are_quoted_and_answered_whole(writer, searcher, text):
+    hits = [Hit(item=Item(id="a", text=text), score=0.9, rank=1)]
+    builtin = searcher({}, model=writer({}, style="builtin"))
+    assert Answerer(builtin).answer_from("What?", hits).text == text
+    model = writer({"What": saying(answer=text)})
+    assert Answerer(searcher({}), model).answer_from("What?", hits).text == text
+
+
+def test_behind_adapters_too_a_threshold_needs_verification(writer, searcher):
+    found = searcher({"": FOUND})
+    found.verify = "off"
+    adapted = AdaptedRetriever(found, [QueryRewriter(writer({}))])
+    assert adapted.verify == "off"
+    with pytest.raises(InputError, match="needs verification"):
+        Answerer(adapted, writer({"": saying()}), threshold=0.1).ask("What?")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from genmm_retriever.querying import ReferenceResolver
+from genmm_retriever.querying.resolving import _replaced
 from genmm_retriever.schema import Query
 
 
@@ -63,3 +65,25 @@ def test_the_builtin_model_names_what_its_classifier_is_sure_of(picture):
     query = unsure.adapt(Query(text="What does it eat?", image=picture))
     assert query.text == "What does it eat?"
     assert not query.steps[0].changed
+
+
+@pytest.mark.parametrize(
+    ("asked", "resolved"),
+    [
+        (
+            "Which river flows past the town that it stands in?",
+            "Which river flows past the town that the castle stands in?",
+        ),
+        ("What is that?", "What is the castle?"),
+        ("That animal, where does it live?", "the castle, where does it live?"),
+        ("Is this older than that?", "Is the castle older than that?"),
+    ],
+)
+def test_the_name_stands_for_what_points_and_not_for_what_joins(asked, resolved):
+    assert _replaced(asked, "the castle") == resolved
+
+
+def test_a_that_which_joins_is_left(writer):
+    assert _replaced("the same dog that is in the snow", "the castle") == (
+        "the same dog that is in the snow"
+    )

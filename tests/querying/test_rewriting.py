@@ -11,6 +11,11 @@ from genmm_retriever.schema import Query
 
 from .conftest import words_of
 
+THINGS = (
+    "mountains, lake, forest, cabin, chimney, smoke, dog, sledge, ropes, lantern, fence, gate, "
+    "bridge, river, stones, birds, eagle, pines, valley, village, church, tower, clock, bell, "
+    "square, market, stall, apples, pears, cheese, bread, butter, honey, candles"
+)
 WORDY = (
     "Hello, I hope you can help me find a photo that I remember from long ago, in which a brown "
     "dog catches a frisbee in the snow, thanks"
@@ -152,3 +157,20 @@ def test_a_request_that_tells_nothing_is_left_alone():
     query = QueryRewriter(Captioner()).adapt(text)
     assert query.text == text
     assert query.steps[0].note == "all of it describes"
+
+
+def test_a_long_request_may_keep_all_of_its_conditions(writer):
+    things = THINGS.split(", ")
+    request = f"Hello, could you please find me the photo with {', '.join(things)}? Thanks a lot!"
+    kept = ", ".join(things[:-2])
+    model = writer({"mountains": {"constraints": kept}})
+    assert QueryRewriter(model).adapt(request).text == kept
+    assert f"at most {len(things)} words" in words_of(model.prompts[0])
+
+
+def test_a_share_that_is_asked_for_holds_for_the_builtin_model_too():
+    letter = "We argued all weekend about a picture. It showed two dogs on a beach, dear friends."
+    assert QueryRewriter(Captioner()).adapt(letter).text != letter
+    query = QueryRewriter(Captioner(), least_kept=1.0).adapt(letter)
+    assert query.text == letter
+    assert "dropped" in query.steps[0].note

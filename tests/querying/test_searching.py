@@ -12,6 +12,7 @@ import pytest
 from genmm_retriever.errors import InputError
 from genmm_retriever.querying import (
     AdaptedRetriever,
+    ComposedQueryAdapter,
     ConsistentRetriever,
     QueryExpander,
     QueryRewriter,
@@ -19,6 +20,7 @@ from genmm_retriever.querying import (
     adapted,
 )
 from genmm_retriever.querying.fusing import fuse
+from genmm_retriever.schema import Query
 
 from .conftest import hit
 
@@ -167,3 +169,29 @@ def test_each_call_reads_its_own_candidates_whoever_asks_meanwhile(writer, searc
     with ThreadPoolExecutor(2) as pool:
         asked = ["a puppy", "a quiet evening"]
         assert [hits[0].item.id for hits in pool.map(ask, asked)] == ["a", "a"]
+
+
+def test_what_comes_first_does_not_depend_on_how_much_is_shown(writer, searcher):
+    model = writer({"puppy": {"queries": ["a young dog", "a small dog"]}})
+    found = searcher(
+        {
+            "a young dog": [("c", 0.5), ("b", 0.4)],
+            "a small dog": [("d", 0.5), ("b", 0.4)],
+            "puppy": [("a", 0.9), ("b", 0.1)],
+        }
+    )
+    asked = AdaptedRetriever(found, expander=QueryExpander(model, number=2))
+    for k in (1, 2, 4):
+        assert asked.retrieve("a puppy", k=k)[0].item.id == "b"
+        assert asyncio.run(asked.aretrieve("a puppy", k=k))[0].item.id == "b"
+
+
+def test_a_context_of_the_users_own_stays(writer, searcher, picture):
+    model = writer({"puppy": {"queries": ["a young dog"]}})
+    forms = QueryExpander(model, number=1).expand(Query(text="a puppy", context="at night"))
+    assert [form.context for form in forms] == ["at night", "at night, a young dog"]
+    said = {"two lists": {"keep": ["dog"], "change": ["snow"]}, "": {"target": "a dog in snow"}}
+    query = ComposedQueryAdapter(writer(said)).adapt(
+        Query(text="in the snow", image=picture, context="at night")
+    )
+    assert query.context == "at night, a dog in snow"

@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 
 from genmm_retriever.errors import InputError
-from genmm_retriever.serving.options import parse_budget, parse_cutoffs, parse_filters
+from genmm_retriever.serving.options import (
+    parse_adapters,
+    parse_budget,
+    parse_cutoffs,
+    parse_filters,
+)
 
 
 def test_filters():
@@ -53,3 +58,12 @@ def test_budgets(text, found):
 def test_broken_budgets(text):
     with pytest.raises(InputError, match="16 or 50ms"):
         parse_budget(text)
+
+
+def test_a_writer_needs_something_to_write():
+    assert parse_adapters(["rewrite,consistency"], "openai:m") == ["rewrite", "consistency"]
+    assert parse_adapters(["consistency"], "a/local-model") == ["consistency"]
+    with pytest.raises(InputError, match="cannot check the way back"):
+        parse_adapters(["consistency"], "openai:m")
+    with pytest.raises(InputError, match="nothing to write"):
+        parse_adapters(None, "openai:m")

@@ -359,6 +359,12 @@ async def test_what_is_not_found_is_said(
         assert len(response.source_nodes) == 2, "what was looked at"
 
 
+def test_a_threshold_without_verification_is_refused(searcher: SearcherCore) -> None:
+    answerer = Answerer(searcher, ScriptedWriter({}), threshold=0.9)
+    with pytest.raises(InputError, match="needs verification"):
+        GroundedQueryEngine(answerer, verify="off")
+
+
 def test_nothing_matches(searcher: SearcherCore) -> None:
     engine = GroundedQueryEngine(Answerer(searcher, ScriptedWriter({})), filters={"year": 1900})
     response = engine.query("a cat")

@@ -59,8 +59,9 @@ class Layers:
 
     @cached_property
     def item_bound(self) -> int:
-        """One more than the highest item row."""
-        return 1 + max(int(part.arrays.item_rows.max(initial=-1)) for part in self.parts)
+        """One more than the highest item row, of those that nothing names any more too."""
+        rows = (*(part.arrays.item_rows for part in self.parts), self.dead)
+        return 1 + max(int(some.max(initial=-1)) for some in rows)
 
     def masks(self, subset: Ints | None) -> tuple[Bools | None, tuple[Bools | None, ...]]:
         """Which items and which leaves of each part may be found; None where all may."""

@@ -64,7 +64,7 @@ class ClueTexts(Protocol):
         """
         ...
 
-    def passages_of(self, ranges: Any, row: int, limit: int) -> tuple[Ints, Ints]:
+    def passages_of(self, ranges: Any, row: int, limit: int | None) -> tuple[Ints, Ints]:
         """Distinct passages that one phrase occurs in, and the items they belong to."""
         ...
 

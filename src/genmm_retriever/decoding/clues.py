@@ -163,6 +163,8 @@ class _Search:
         """Every continuation worth looking at, by row and then by token."""
         normaliser = state.normaliser.double().cpu().numpy()
         logits = state.logits.float().cpu().numpy()
+        if np.isnan(normaliser).any():
+            raise _no_numbers()
         columns: list[tuple[Ints, Ints, Ints]] = []
         for i, view in enumerate(self.views):
             rows = self._rows_of(i)
@@ -178,9 +180,7 @@ class _Search:
         rows, tokens, counts = rows[order], tokens[order], counts[order]
         logprob = self.logprob[rows] + logits[rows, tokens] - normaliser[rows]
         if np.isnan(logprob).any():
-            raise ModelError(
-                "the model's logits are not numbers (NaN)", "load it in another dtype, or check it"
-            )
+            raise _no_numbers()
         score = logprob
         if self.config.debias:
             score = logprob - self.config.debias * self._log_frequency(rows, counts)
@@ -329,3 +329,9 @@ def _best(query: Ints, score: Floats, width: int) -> Ints:
     rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     best: Ints = order[rank < width]
     return best
+
+
+def _no_numbers() -> ModelError:
+    return ModelError(
+        "the model's logits are not numbers (NaN)", "load it in another dtype, or check it"
+    )

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from genmm_retriever.decoding.clue_types import PRIOR, Clue, ClueTexts, Ints, smoothing
 from genmm_retriever.decoding.matching import occurrences
+from genmm_retriever.decoding.own_phrases import taken
 from genmm_retriever.errors import InputError
 from genmm_retriever.identifiers.words import WordEdges
 
@@ -175,7 +176,7 @@ def cover_passages(
     )
     if not keys:
         return []
-    nominated, items = _nominated(view, keys, config)
+    nominated, items = _nominated(view, keys, config, words)
     best: dict[int, ClueCandidate] = {}
     texts = [np.asarray(passage_tokens(p), dtype=np.int64) for p in nominated.tolist()]
     places = occurrences(texts, [clue.tokens for _, clue in keys])
@@ -193,7 +194,10 @@ def cover_passages(
 
 
 def _nominated(
-    view: ClueTexts, keys: Sequence[tuple[float, Clue]], config: CoverConfig
+    view: ClueTexts,
+    keys: Sequence[tuple[float, Clue]],
+    config: CoverConfig,
+    words: WordEdges | None,
 ) -> tuple[Ints, Ints]:
     """The passages that are scored in full, by id, and their items.
 
@@ -202,7 +206,7 @@ def _nominated(
     """
     naming = [(gain, clue) for gain, clue in keys if clue.count <= config.most_hits]
     passages, items, gains = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
-    for gain, found, of in _lookups(view, naming, config.most_hits):
+    for gain, found, of in _lookups(view, naming, config.most_hits, words):
         passages.append(np.asarray(found, dtype=np.int64))
         items.append(np.asarray(of, dtype=np.int64))
         gains.append(np.full(len(found), gain))
@@ -218,7 +222,7 @@ def _nominated(
 
 
 def _lookups(
-    view: ClueTexts, keys: Sequence[tuple[float, Clue]], limit: int
+    view: ClueTexts, keys: Sequence[tuple[float, Clue]], limit: int, words: WordEdges | None
 ) -> list[tuple[float, Ints, Ints]]:
     """Log-odds, passages and items of each key; all keys of a length are looked up together."""
     found = []
@@ -226,9 +230,15 @@ def _lookups(
     alive = np.arange(len(keys))
     length = 0
     while len(alive):
+        counts = view.counts(ranges).tolist()
         for local, key in enumerate(alive.tolist()):
-            if len(keys[key][1].tokens) == length:
-                found.append((keys[key][0], *view.passages_of(ranges, local, limit)))
+            gain, clue = keys[key]
+            if len(clue.tokens) != length:
+                continue
+            if words is None or counts[local] <= limit:
+                found.append((gain, *view.passages_of(ranges, local, limit)))
+            else:
+                found.append((gain, *_passages_of_words(view, ranges, local, limit, words)))
         local_rows = np.array(
             [i for i, key in enumerate(alive.tolist()) if len(keys[key][1].tokens) > length],
             dtype=np.int64,
@@ -239,6 +249,33 @@ def _lookups(
             ranges = view.extend(ranges, local_rows, following)
         length += 1
     return found
+
+
+def _passages_of_words(
+    view: ClueTexts, ranges: Any, row: int, limit: int, words: WordEdges
+) -> tuple[Ints, Ints]:
+    """As `passages_of`, of a phrase that begins other words more often than `limit`.
+
+    Those passages are left out where its last word goes on, or the rare word would drown in them.
+    One that it ends, and where it stands elsewhere within a word too, may be missed.
+    """
+    one = taken(ranges, np.array([row]))
+    _, tokens, counts = view.next_tokens(one, None, 0)
+    on = words.joined(tokens)
+
+    def behind(chosen: Ints, most: int | None) -> Ints:
+        further = view.extend(one, np.zeros(len(chosen), dtype=np.int64), chosen)
+        each = [np.stack(view.passages_of(further, i, most)) for i in range(len(chosen))]
+        return np.concatenate([np.zeros((2, 0), dtype=np.int64), *each], axis=1)
+
+    found = behind(tokens[~on], limit)
+    if int(view.counts(one)[0]) > int(counts.sum()):
+        everywhere = np.stack(view.passages_of(one, 0, None))
+        within = behind(tokens[on], None)[0]
+        ending = everywhere[:, ~np.isin(everywhere[0], within)]
+        found = np.concatenate([found, ending], axis=1)
+    passages, first = np.unique(found[0], return_index=True)
+    return passages[:limit], found[1][first][:limit]
 
 
 def _whole(

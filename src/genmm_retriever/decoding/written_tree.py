@@ -173,7 +173,12 @@ class _Grower:
         for choice, found in zip(choices, self._not_taken(rows, legal, share, others), strict=True):
             choice.node.others = found
         pairs = torch.tensor(taken, dtype=torch.int64, device=logits.device)
-        steps = self._step(rows, legal, pairs)
+        ahead = [
+            min(h.length for h in hypotheses) - len(choice.node.written) - 1
+            for choice in choices
+            for hypotheses in choice.taken.values()
+        ]
+        steps = self._step(rows, legal, pairs, torch.tensor(ahead, dtype=torch.int64))
         chances = share[pairs].tolist()
         following: list[Growing] = []
         for choice in choices:
@@ -191,9 +196,12 @@ class _Grower:
         after = self.trie.choose(steps.forced.state, chosen)
         return [following[i] for i in going], grown, after
 
-    def _step(self, rows: TrieState, legal: LegalTokens, pairs: Tensor) -> _Steps:
+    def _step(
+        self, rows: TrieState, legal: LegalTokens, pairs: Tensor, most: Tensor | None = None
+    ) -> _Steps:
+        """What the pairs lead to; `most` tokens beyond the first, where no more was written."""
         after = self.trie.advance(rows, legal.rows[pairs], legal.tokens[pairs])
-        forced = self.trie.forced(after)
+        forced = self.trie.forced(after, most)
         firsts = legal.tokens[pairs].tolist()
         return _Steps(
             forced=forced,

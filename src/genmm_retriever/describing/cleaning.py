@@ -16,7 +16,7 @@ _QUOTES = "\"'`\u201c\u201d\u2018\u2019 "
 _JOINERS = "\u200c\u200d"
 
 
-def clean_caption(text: str, *, max_words: int = MAX_WORDS) -> str:
+def clean_caption(text: str, *, max_words: int = MAX_WORDS, loops: bool = True) -> str:
     r"""One caption without control characters, labels, loops and overlength.
 
     A phrase of up to 12 words that is repeated at once (a word three times, a longer phrase
@@ -25,6 +25,8 @@ def clean_caption(text: str, *, max_words: int = MAX_WORDS) -> str:
     Args:
         text: As generated.
         max_words: Words beyond are cut, at the end of a sentence if there is one.
+        loops: Whether repetitions end it; False for what may well repeat itself, such as an
+            answer that names New York, New York.
 
     Returns:
         The caption on one line; empty if nothing is left.
@@ -37,10 +39,21 @@ def clean_caption(text: str, *, max_words: int = MAX_WORDS) -> str:
     """
     text = _THINKING.sub(" ", _plain(text)).strip(_QUOTES)
     words = _LABEL.sub("", text).strip(_QUOTES).split()
-    words = _without_loop(words)
+    words = _without_loop(words) if loops else words
     if len(words) > max_words:
         words = _whole_sentences(words[:max_words])
     return " ".join(words).rstrip(" ,;:-")
+
+
+def quotation(text: str, *, max_words: int) -> str:
+    r"""A human text word by word, on one line and without control characters, cut where long.
+
+    Examples:
+        >>> quotation("New York, New York is a film.\nIt is long.", max_words=8)
+        'New York, New York is a film.'
+    """
+    words = _plain(text).split()
+    return " ".join(_whole_sentences(words[:max_words]) if len(words) > max_words else words)
 
 
 def text_descriptions(text: str, *, per_item: int = 3, max_words: int = MAX_WORDS) -> list[str]:

@@ -8,7 +8,6 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,14 +17,18 @@ from genmm_retriever.errors import (
     GenmmError,
     InputError,
     MissingExtraError,
+    RemoteError,
     RemoteKeyError,
 )
 from genmm_retriever.models.base import Prompt
+from genmm_retriever.models.parallel import each
 from genmm_retriever.models.remote_requests import Dialect, Request
 from genmm_retriever.models.remote_waiting import (
+    TOKENS_VARIABLE,
     OutOfPatienceError,
     run_later,
     usual_patience,
+    usual_tokens,
     waited,
 )
 from genmm_retriever.models.usage import Usage
@@ -55,6 +58,8 @@ class RemoteGenerator:
             spends them; by default those of the environment (GENMM_WRITER_TIMEOUT), else 120.
         max_image_pixels: Larger pictures are shrunk before they are sent, as JPEG.
         concurrency: Most requests at a time.
+        answer_tokens: Tokens that a filled form may take, thoughts included; by default those of
+            the environment (GENMM_WRITER_TOKENS), else 2,048. Forms themselves are short.
 
     Raises:
         MissingExtraError: If the package `openai` is not installed.
@@ -73,19 +78,23 @@ class RemoteGenerator:
         patience: float | None = None,
         max_image_pixels: int = MAX_IMAGE_PIXELS,
         concurrency: int = 4,
+        answer_tokens: int | None = None,
     ) -> None:
         if not model.strip():
             raise InputError("a remote model needs a name", 'for example "openai:gpt-4.1-mini"')
         patience = usual_patience() if patience is None else patience
         if timeout is None:
             timeout = patience / 2 if max_retries else patience
+        tokens = usual_tokens() if answer_tokens is None else answer_tokens
         usable = all(math.isfinite(s) and s > 0 for s in (timeout, patience)) and max_retries >= 0
-        if not usable or min(max_image_pixels, concurrency) < 1:
+        if not usable or min(max_image_pixels, concurrency, tokens) < 1:
             raise InputError(
                 "a RemoteGenerator needs timeout > 0, patience > 0, max_retries >= 0, "
-                "max_image_pixels >= 1 and concurrency >= 1",
-                f"got {timeout}, {patience}, {max_retries}, {max_image_pixels} and {concurrency}",
+                "max_image_pixels >= 1, concurrency >= 1 and answer_tokens >= 1",
+                f"got {timeout}, {patience}, {max_retries}, {max_image_pixels}, {concurrency} and "
+                f"{tokens}",
             )
+        self.answer_tokens = tokens
         self.model = model.strip()
         self.max_image_pixels = max_image_pixels
         self.concurrency = concurrency
@@ -211,14 +220,12 @@ class RemoteGenerator:
         """Answers of all requests; what they cost is known also if one of them fails."""
         spent: list[Usage] = []
         try:
-            if len(requests) < 2:
-                return [self._texts(request, spent) for request in requests]
-            workers = min(self.concurrency, len(requests))
-            pool = ThreadPoolExecutor(workers, thread_name_prefix="genmm-remote")
-            try:
-                return list(pool.map(lambda request: self._texts(request, spent), requests))
-            finally:
-                pool.shutdown(cancel_futures=True)
+            return each(
+                lambda request: self._texts(request, spent),
+                requests,
+                self.concurrency,
+                "genmm-remote",
+            )
         finally:
             usage = sum(spent, Usage())
             self._mine.usage = usage
@@ -230,10 +237,20 @@ class RemoteGenerator:
         texts: list[str] = []
         while (missing := request.number - len(texts)) > 0:
             again = replace(request, number=missing, seed=request.seed + len(texts))
-            found, usage = _read(self._completion(again), self._server)
+            found, usage, cut = _read(self._completion(again), self._server)
             spent.append(usage)
+            if cut and not any(found):
+                raise self._no_room(request)
             texts += found[:missing]
         return texts
+
+    def _no_room(self, request: Request) -> RemoteError:
+        hint = f"set {TOKENS_VARIABLE} to more (answer_tokens= in Python)"
+        return RemoteError(
+            f"{self.model} at {self._server} used up the {request.max_new_tokens} tokens of an "
+            "answer before it said anything, as models do that think first",
+            hint if request.schema is not None else "give a larger max_new_tokens",
+        )
 
     def _completion(self, request: Request) -> Any:
         """What the server answers, in the first dialect that it takes."""
@@ -279,8 +296,8 @@ class _Refusal:
         self.about, self.error = about, error
 
 
-def _read(completion: Any, server: str) -> tuple[list[str], Usage]:
-    """The texts and the cost of what a server answered, whatever it is."""
+def _read(completion: Any, server: str) -> tuple[list[str], Usage, bool]:
+    """The texts and the cost of what a server answered, and whether it ran out of tokens."""
     choices = getattr(completion, "choices", None)
     if not isinstance(choices, list) or not choices:
         from genmm_retriever.models.remote_errors import no_completion
@@ -290,11 +307,12 @@ def _read(completion: Any, server: str) -> tuple[list[str], Usage]:
     for choice in choices:
         content = getattr(getattr(choice, "message", None), "content", None)
         texts.append(content[:_MAX_TEXT].strip() if isinstance(content, str) else "")
+    cut = any(getattr(choice, "finish_reason", None) == "length" for choice in choices)
     usage = getattr(completion, "usage", None)
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     if not all(isinstance(count, int) and count >= 0 for count in counts):
-        return texts, Usage(requests=1, uncounted=1)
-    return texts, Usage(counts[0] or 0, counts[1] or 0, requests=1)
+        return texts, Usage(requests=1, uncounted=1), cut
+    return texts, Usage(counts[0] or 0, counts[1] or 0, requests=1), cut
 
 
 def _checked_key(given: str | None) -> str:

@@ -19,6 +19,8 @@ from genmm_retriever.models.json_text import Schema, told, walked
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CONTROL_TOKEN = re.compile(r"<(?=[|\uff5c])")
 _JPEG_QUALITY = 90
+SHORT = 200
+"""Tokens of an answer where a server's context has no room for more."""
 # What strict servers know of JSON schema; the rest is left to whoever checks the answer.
 _KNOWN = frozenset(
     {
@@ -58,12 +60,14 @@ class Dialect:
         temperature: Whether it takes one; models that reason may not.
         seed: Whether it takes one.
         schema: How JSON is asked for: by the whole schema, by its plainest keywords, in words.
+        roomy: Whether an answer may take more than `SHORT` tokens.
     """
 
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     temperature: bool = True
     seed: bool = True
     schema: Literal["whole", "plain", "words"] = "whole"
+    roomy: bool = True
 
     def arguments(self, request: Request, max_image_pixels: int) -> dict[str, Any]:
         """Arguments of the chat call, without the model's name."""
@@ -73,7 +77,7 @@ class Dialect:
         content = _content(prompt, max_image_pixels)
         arguments: dict[str, Any] = {
             "messages": [{"role": "user", "content": content}],
-            self.limit: request.max_new_tokens,
+            self.limit: request.max_new_tokens if self.roomy else self._short(request),
         }
         if request.number > 1:
             arguments["n"] = request.number
@@ -94,6 +98,9 @@ class Dialect:
             about: What the server objects to: a parameter's name, or its whole message.
             request: Which it refused.
         """
+        long = request.max_new_tokens > SHORT and self.roomy
+        if long and ("context" in about or "too large" in about):
+            return replace(self, roomy=False)
         if self.limit == "max_tokens" and (
             about == "max_tokens" or "max_completion_tokens" in about
         ):
@@ -102,9 +109,15 @@ class Dialect:
             return replace(self, temperature=False)
         if self.seed and "seed" in about:
             return replace(self, seed=False)
+        if long and ("max_tokens" in about or "max_completion_tokens" in about):
+            return replace(self, roomy=False)
         if request.schema is not None and self.schema != "words":
             return replace(self, schema="plain" if self.schema == "whole" else "words")
         return None
+
+    @staticmethod
+    def _short(request: Request) -> int:
+        return min(request.max_new_tokens, SHORT)
 
 
 def plain_schema(schema: Schema) -> Schema:

@@ -14,10 +14,14 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from genmm_retriever.errors import InputError
+from genmm_retriever.models.parallel import interruptible
 
 PATIENCE = 120.0
 """Seconds that a request may take with all of its tries, unless somebody says otherwise."""
 VARIABLE = "GENMM_WRITER_TIMEOUT"
+TOKENS = 2048
+"""Tokens that a form may take, unless somebody says otherwise: thoughts count on most servers."""
+TOKENS_VARIABLE = "GENMM_WRITER_TOKENS"
 _FIRST_WORD, _NEXT_WORD = 5.0, 30.0
 
 log = logging.getLogger(__name__)
@@ -51,6 +55,7 @@ def waited(request: Callable[[], Awaitable[ResultT]], patience: float, whom: str
 
     begun, pause = time.monotonic(), _FIRST_WORD
     future = asyncio.run_coroutine_threadsafe(bounded(), _loop())
+    interruptible(future)
     try:
         while not wait([future], pause).done:
             passed = time.monotonic() - begun
@@ -70,6 +75,20 @@ def run_later(request: Callable[[], Awaitable[None]]) -> Future[None]:
         await request()
 
     return asyncio.run_coroutine_threadsafe(done(), _loop())
+
+
+def usual_tokens() -> int:
+    """What GENMM_WRITER_TOKENS says, or the default.
+
+    Raises:
+        InputError: If it is no number of tokens.
+    """
+    given = os.environ.get(TOKENS_VARIABLE, "").strip()
+    if not given:
+        return TOKENS
+    if not (given.isascii() and given.isdigit() and int(given)):
+        raise InputError(f"{TOKENS_VARIABLE} is {given!r}", "give a number, for example 8000")
+    return int(given)
 
 
 def usual_patience() -> float:

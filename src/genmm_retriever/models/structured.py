@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, runtime_checkable
 
@@ -29,8 +28,10 @@ from genmm_retriever.models.json_text import (
     told,
     validated,
 )
+from genmm_retriever.models.parallel import each
 from genmm_retriever.models.usage import UsageReporter
 
+ANSWER_TOKENS = 200
 _RETRY_TEMPERATURE = 0.7
 _PROBLEM_LENGTH = 300
 _HOPELESS = (MissingExtraError, ModelNotFoundError, RemoteKeyError, RemoteUnreachableError)
@@ -89,7 +90,7 @@ def write_json(
     prompts: Sequence[Prompt],
     schema: type[ModelT],
     *,
-    max_new_tokens: int = 200,
+    max_new_tokens: int | None = None,
     retries: int = 2,
     seed: int = 0,
 ) -> list[Written[ModelT]]:
@@ -107,7 +108,8 @@ def write_json(
         model: Local or remote; each is asked in the best way that it allows.
         prompts: Q prompts, which say what each field means.
         schema: Its JSON form is an object.
-        max_new_tokens: Most tokens of one attempt's answer.
+        max_new_tokens: Most tokens of one attempt's answer; None for what the model needs as it
+            says by an attribute `answer_tokens`, or 200.
         retries: Further attempts at an answer that does not fit.
         seed: Of the sampling of these attempts; the first one is greedy.
 
@@ -119,6 +121,8 @@ def write_json(
             begins the answer itself.
         MissingExtraError: If a local model is asked and `llguidance` is not installed.
     """
+    if max_new_tokens is None:
+        max_new_tokens = int(getattr(model, "answer_tokens", ANSWER_TOKENS))
     _check(prompts, schema, max_new_tokens, retries)
     if not prompts:
         return []
@@ -251,10 +255,4 @@ def _one_by_one(ask: _Ask, prompts: list[Prompt], workers: int) -> list[Answer]:
             failed = Answer(None, None, problem=str(error), error=error)
         return replace(failed, seconds=time.perf_counter() - started)
 
-    if workers == 1:
-        return [one(prompt) for prompt in prompts]
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="genmm-json")
-    try:
-        return list(pool.map(one, prompts))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return each(one, prompts, workers, "genmm-json")

@@ -29,6 +29,16 @@ class Draft:
     seconds: float = 0.0
 
 
+def with_context(own: str | None, more: str | None) -> str | None:
+    """What guides a query already, and what an adapter adds to it.
+
+    Examples:
+        >>> with_context("at night", "a dog in the snow")
+        'at night, a dog in the snow'
+    """
+    return ", ".join(part for part in (own, more) if part) or None
+
+
 class QueryAdapter(ABC):
     """Changes queries before they are asked; usable alone, and off unless it is used.
 

@@ -12,13 +12,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from genmm_retriever.checks import as_query, check_threshold, checked_k
-from genmm_retriever.describing import clean_caption
-from genmm_retriever.describing.prompts.answers import answer_prompt
+from genmm_retriever.describing import clean_caption, quotation
+from genmm_retriever.describing.prompts.answers import MAX_SOURCE_WORDS, answer_prompt
 from genmm_retriever.errors import InputError, WriterError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.computing import Searcher, holding, is_local, off_loop
+from genmm_retriever.querying.excerpts import excerpt
 from genmm_retriever.querying.forms import GroundedAnswer
-from genmm_retriever.querying.reasoner import words_of
 from genmm_retriever.querying.resolving import ReferenceResolver
 from genmm_retriever.querying.wrapping import Filters
 from genmm_retriever.querying.writing import ask_for, is_builtin, looked_at, picture_of
@@ -135,7 +135,7 @@ class Answerer:
         """
         start = time.perf_counter()
         query = as_query(question, image=image, filters=filters, kind=kind)
-        self._check(verify)
+        self.check(verify)
         [hits] = self._asked().retrieve_batch([query], k=checked_k(self.k), verify=verify)
         return self._answered(query, hits, start)
 
@@ -155,7 +155,7 @@ class Answerer:
         """
         start = time.perf_counter()
         query = as_query(question, image=image, filters=filters, kind=kind)
-        self._check(verify)
+        self.check(verify)
         hits = await self._asked().aretrieve(query, k=self.k, verify=verify)
         return await self._aanswered(query, hits, start)
 
@@ -173,7 +173,15 @@ class Answerer:
             return await asyncio.to_thread(work)
         return await off_loop(self.retriever, self._named, work)
 
-    def _check(self, verify: str | bool | None) -> None:
+    def check(self, verify: str | bool | None = None) -> None:
+        """Refuse a threshold that nothing can be held against.
+
+        Args:
+            verify: As for `ask`.
+
+        Raises:
+            InputError: If a threshold was given and verification is off.
+        """
         own = getattr(self.retriever, "verify", None)
         check_threshold(self._threshold, own if verify is None else verify)
 
@@ -205,7 +213,7 @@ class Answerer:
     def _written(self, query: Query, hits: list[Hit], confidence: float | None) -> Answer:
         model = self._named or self._asked().model
         if is_builtin(model):
-            words = clean_caption(words_of(hits[0]), max_words=_WORDS)
+            words = quotation(excerpt(hits[0], _WORDS), max_words=_WORDS)
             return Answer(
                 found=True,
                 text=words,
@@ -215,7 +223,11 @@ class Answerer:
             )
         with self._holding(model):
             sources = [
-                (words_of(hit), picture_of(model, hit) if self.pictures else None) for hit in hits
+                (
+                    excerpt(hit, MAX_SOURCE_WORDS),
+                    picture_of(model, hit) if self.pictures else None,
+                )
+                for hit in hits
             ]
             prompt = answer_prompt(_words_asked(query), looked_at(model, query), sources)
             [said] = ask_for(model, [prompt], GroundedAnswer, seed=self.seed, strict=True)
@@ -270,7 +282,7 @@ def _read(value: GroundedAnswer, hits: list[Hit]) -> tuple[bool, str, list[Hit],
 
     An answer that names no source of those it was given does not count as grounded.
     """
-    text = clean_caption(value.answer, max_words=_WORDS)
+    text = clean_caption(value.answer, max_words=_WORDS, loops=False)
     numbers = dict.fromkeys(value.sources)
     used = [hits[number - 1] for number in numbers if 1 <= number <= len(hits)]
     if not value.found or not text:

@@ -13,7 +13,7 @@ from genmm_retriever.describing.prompts.queries import (
     target_prompt,
 )
 from genmm_retriever.models.base import Generator, ImagePart
-from genmm_retriever.querying.adapters import Draft, QueryAdapter
+from genmm_retriever.querying.adapters import Draft, QueryAdapter, with_context
 from genmm_retriever.querying.forms import KeepAndChange, Target
 from genmm_retriever.querying.guard import share_kept
 from genmm_retriever.querying.writing import ask_for, is_builtin, looked_at, write_freely
@@ -99,7 +99,7 @@ class ComposedQueryAdapter(QueryAdapter):
 
 
 def _with(query: Query, target: str) -> Query:
-    return query.model_copy(update={"context": target})
+    return query.model_copy(update={"context": with_context(query.context, target)})
 
 
 def _noted(plan: KeepAndChange | None) -> str | None:

@@ -10,6 +10,7 @@ from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.queries import expand_prompt, imagine_prompt
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
+from genmm_retriever.querying.adapters import with_context
 from genmm_retriever.querying.forms import Expansions
 from genmm_retriever.querying.writing import ask_for, is_builtin, write_freely
 from genmm_retriever.schema import Query, QueryStep
@@ -85,5 +86,5 @@ class QueryExpander:
 
 def _with_context(query: Query, context: str | None, step: QueryStep) -> Query:
     # All forms tell the same step: what is fused of their hits is owed to all of them.
-    update = {"context": context or query.context, "steps": (*query.steps, step)}
+    update = {"context": with_context(query.context, context), "steps": (*query.steps, step)}
     return query.model_copy(update=update)

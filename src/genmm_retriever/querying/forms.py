@@ -20,7 +20,7 @@ class _Form(BaseModel):
 class Constraints(_Form):
     """What must be true of what is looked for."""
 
-    constraints: _Sentence
+    constraints: Annotated[str, Field(max_length=800)]
 
 
 class Resolved(_Form):

@@ -15,7 +15,7 @@ from functools import partial
 from genmm_retriever.checks import MAX_ROUNDS, as_queries, checked_k
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
-from genmm_retriever.querying.adapters import searched_for
+from genmm_retriever.querying.adapters import searched_for, with_context
 from genmm_retriever.querying.computing import Searched, Searcher, holding, look_up, off_loop
 from genmm_retriever.querying.fusing import fuse, interleaved, summed, with_evidence
 from genmm_retriever.querying.reasoner import Reasoner, Thought
@@ -192,9 +192,8 @@ def _consider(searches: Sequence[_Search], thoughts: Sequence[Thought]) -> None:
 
 
 def _guided(search: _Search) -> Query:
-    own = search.query.context
-    context = ", ".join(part for part in (own, search.context) if part)
-    return search.query.model_copy(update={"context": context or None})
+    context = with_context(search.query.context, search.context)
+    return search.query.model_copy(update={"context": context})
 
 
 def _first(hits: Sequence[Hit]) -> str | None:

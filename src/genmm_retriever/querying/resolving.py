@@ -18,11 +18,19 @@ from genmm_retriever.schema import Query
 MAX_NEW_WORDS = 6
 _LEAST = 0.3
 """Probability of what is seen, at least, to be named by the builtin model."""
-_POINTING = re.compile(
-    r"\b(?:this|that|these|those)\s+(?P<kind>animal|plant|thing|object|building|vehicle|bird|dog)\b"
-    r"|\b(?:it|this|that|they|these|those)\b",
-    re.IGNORECASE,
+_POINTING = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"\b(?:this|that|these|those)\s+"
+        r"(?:animal|plant|thing|object|building|vehicle|bird|dog)\b",
+        r"\b(?:it|this|they|these)\b",
+        # Elsewhere it joins clauses: "the town that lies", "does it show that".
+        r"(?:^|(?<=\bis )|(?<=\bwas )|(?<=\bare )|(?<=\bwere )|(?<=\bdoes )|(?<=\bdid )"
+        r"|(?<=\bdo )|(?<=\bof )|(?<=\bin )|(?<=\bon )|(?<=\bat )|(?<=\bfor )|(?<=\babout )"
+        r"|(?<=\bwith )|(?<=\blike )|(?<=\bfrom )|(?<=\bby )|(?<=\bto ))(?:that|those)\b",
+    )
 )
+"""What points at a picture, the surest first."""
 
 
 class ReferenceResolver(QueryAdapter):
@@ -30,8 +38,8 @@ class ReferenceResolver(QueryAdapter):
 
     The picture stays with the query unless `drop_image`. A rewriting that drops words of the
     question or adds more than six is not taken: it may have answered instead. The builtin model
-    cannot write questions; there the name of what its classifier sees stands for the first word
-    that points at the picture, if it is sure enough.
+    cannot write questions; there the name of what its classifier sees stands for a word that
+    points at the picture, if it is sure enough.
 
     Args:
         model: Looks and writes.
@@ -73,7 +81,7 @@ class ReferenceResolver(QueryAdapter):
         if not seen:
             return Draft(None, "nothing in the picture is recognised for sure")
         name = seen[0][0]
-        text = _POINTING.sub(f"the {name}", query.text or "", count=1)
+        text = _replaced(query.text or "", f"the {name}")
         if text == query.text:
             return Draft(None, "no word of the question can be replaced")
         return Draft(self._with(query, text), f"{name} is seen with probability {seen[0][1]:.2f}")
@@ -81,6 +89,22 @@ class ReferenceResolver(QueryAdapter):
     def _with(self, query: Query, text: str) -> Query:
         image = None if self.drop_image else query.image
         return query.model_copy(update={"text": text, "image": image})
+
+
+def _replaced(question: str, name: str) -> str:
+    """The question with a name for the word that points at the picture.
+
+    Examples:
+        >>> _replaced("Which river flows past the town that it stands in?", "the castle")
+        'Which river flows past the town that the castle stands in?'
+        >>> _replaced("What is that?", "the castle")
+        'What is the castle?'
+    """
+    for pattern in _POINTING:
+        replaced = pattern.sub(lambda _: name, question, count=1)
+        if replaced != question:
+            return replaced
+    return question
 
 
 def _picture(model: Generator, query: Query) -> ImagePart:

@@ -11,11 +11,12 @@ from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import Draft, QueryAdapter
 from genmm_retriever.querying.clauses import describing_clauses
 from genmm_retriever.querying.forms import Constraints
-from genmm_retriever.querying.guard import LEAST_KEPT, dropped_words, share_kept
+from genmm_retriever.querying.guard import LEAST_KEPT, dropped_words, share_kept, telling_words
 from genmm_retriever.querying.writing import Said, ask_for, is_builtin
 from genmm_retriever.schema import Query
 
-MAX_WORDS = 24
+LEAST_MOST = 20
+"""Words that a rewriting may have in any case."""
 
 
 class QueryRewriter(QueryAdapter):
@@ -23,12 +24,14 @@ class QueryRewriter(QueryAdapter):
 
     Short queries, and those with a picture, are left alone. A rewriting that drops more than 40
     percent of the query's telling words is not taken. The builtin model writes nothing: it keeps
-    the clauses that describe, word by word, and of a single clause the parts that do.
+    the clauses that describe, word by word, and of a single clause the parts that do; what it
+    leaves out may be most of the words, and is told.
 
     Args:
         model: Writes.
         min_words: Queries of fewer words are left alone.
-        least_kept: Share of the telling words that a rewriting must keep, 0 to 1.
+        least_kept: Share of the telling words that a rewriting must keep, 0 to 1. None for 0.6
+            of a written one and no bound on what the builtin model picks.
         seed: Of further attempts where a form could not be filled.
 
     Examples:
@@ -44,7 +47,7 @@ class QueryRewriter(QueryAdapter):
         model: Generator,
         *,
         min_words: int = 12,
-        least_kept: float = LEAST_KEPT,
+        least_kept: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(model)
@@ -58,7 +61,8 @@ class QueryRewriter(QueryAdapter):
         """Constraints for each query, or why there are none."""
         if is_builtin(self.model):
             return self._picked(queries)
-        prompts = [rewrite_prompt(query.text or "") for query in queries]
+        texts = [query.text or "" for query in queries]
+        prompts = [rewrite_prompt(text, _most(text)) for text in texts]
         said = ask_for(self.model, prompts, Constraints, seed=self.seed)
         return [self._draft(query, one) for query, one in zip(queries, said, strict=True)]
 
@@ -67,22 +71,36 @@ class QueryRewriter(QueryAdapter):
         drafts = []
         texts = [query.text or "" for query in queries]
         for query, one in zip(queries, describing_clauses(self.model, texts), strict=True):
-            changed = one.text != query.text
-            new = query.model_copy(update={"text": one.text}) if changed else None
-            note = f"left out: {'; '.join(one.left_out)}" if one.left_out else None
-            if not changed:
-                note = "all of it describes"
-            drafts.append(Draft(new, note, 0, one.seconds))
+            if one.text == query.text:
+                drafts.append(Draft(None, "all of it describes", 0, one.seconds))
+                continue
+            fault = self._fault(query.text or "", one.text, self.least_kept or 0.0)
+            new = query.model_copy(update={"text": one.text}) if fault is None else None
+            left = f"left out: {'; '.join(one.left_out)}" if one.left_out else None
+            drafts.append(Draft(new, fault or left, 0, one.seconds))
         return drafts
 
     def _draft(self, query: Query, said: Said[Constraints]) -> Draft:
         text = query.text or ""
         written = "" if said.value is None else said.value.constraints
-        best = clean_caption(written, max_words=MAX_WORDS)
+        best = clean_caption(written, max_words=_most(text) + 4)
         if not best:
             return Draft(None, said.problem or "nothing was written", said.tokens, said.seconds)
-        if share_kept(text, best) < self.least_kept:
-            lost = ", ".join(dropped_words(text, best)[:5])
-            note = f"the rewriting {best!r} dropped {lost}"
-            return Draft(None, note, said.tokens, said.seconds)
-        return Draft(query.model_copy(update={"text": best}), None, said.tokens, said.seconds)
+        least = LEAST_KEPT if self.least_kept is None else self.least_kept
+        fault = self._fault(text, best, least)
+        new = query.model_copy(update={"text": best}) if fault is None else None
+        return Draft(new, fault, said.tokens, said.seconds)
+
+    @staticmethod
+    def _fault(text: str, rewritten: str, least: float) -> str | None:
+        """Why a rewriting is not taken."""
+        if share_kept(text, rewritten) >= least:
+            return None
+        return (
+            f"the rewriting {rewritten!r} dropped {', '.join(dropped_words(text, rewritten)[:5])}"
+        )
+
+
+def _most(text: str) -> int:
+    """Words of a rewriting, at most: long requests may have many conditions."""
+    return max(LEAST_MOST, len(dict.fromkeys(telling_words(text))))

@@ -16,6 +16,9 @@ from genmm_retriever.querying.fusing import fuse, interleaved, summed
 from genmm_retriever.querying.wrapping import WrappedRetriever
 from genmm_retriever.schema import Hit, Query
 
+_FUSED = 10
+"""Hits of each form that are fused, at least."""
+
 
 class AdaptedRetriever(WrappedRetriever):
     """Asks a retriever after adapters changed the query, and an expander multiplied it.
@@ -68,7 +71,7 @@ class AdaptedRetriever(WrappedRetriever):
         forms = self.forms(as_queries(queries))
         spent = {"adapt": time.perf_counter() - start}
         flat = [form for some in forms for form in some]
-        found = look_up(self.retriever, flat, k=k, verify=verify)
+        found = look_up(self.retriever, flat, k=self._depth(k), verify=verify)
         hits, candidates = iter(found.hits), iter(found.candidates)
         return Searched(
             [self._one([next(hits) for _ in some], most) for some in forms],
@@ -79,7 +82,8 @@ class AdaptedRetriever(WrappedRetriever):
     async def _asearch(self, query: Query, k: int | None, verify: str | bool | None) -> list[Hit]:
         most = self.k if k is None else checked_k(k)
         forms = await self.aforms(query)
-        calls = [self.retriever.aretrieve(form, k=k, verify=verify) for form in forms]
+        depth = self._depth(k)
+        calls = [self.retriever.aretrieve(form, k=depth, verify=verify) for form in forms]
         return self._one(list(await asyncio.gather(*calls)), most)
 
     def forms(self, queries: Sequence[Query]) -> list[list[Query]]:
@@ -106,6 +110,10 @@ class AdaptedRetriever(WrappedRetriever):
         return await off_loop(
             self.retriever, self.expander.model, partial(self.expander.expand, query)
         )
+
+    def _depth(self, k: int | None) -> int | None:
+        """Hits that each form is asked for: what is fused must not depend on what is shown."""
+        return k if self.expander is None else max(self.k if k is None else k, _FUSED)
 
     def _one(self, rankings: list[list[Hit]], k: int) -> list[Hit]:
         return fuse(rankings, k)

@@ -40,6 +40,11 @@ class WrappedRetriever(ABC):
         return self.retriever.k
 
     @property
+    def verify(self) -> str | bool | None:
+        """How the retriever verifies, or None if it does not say."""
+        return getattr(self.retriever, "verify", None)
+
+    @property
     def model(self) -> Generator:
         """The retriever's model."""
         return self.retriever.model

@@ -237,7 +237,13 @@ def parse_adapters(names: Sequence[str] | None, writer: str | None) -> list[str]
             "--writer has nothing to write", "name an adapter, such as --adapt rewrite"
         )
     if found:
+        from ..models.loading import REMOTE
         from ..querying import check_adapters
 
         check_adapters(found)
+        if set(found) == {"consistency"} and (writer or "").startswith(REMOTE):
+            raise InputError(
+                "a remote --writer cannot check the way back, which takes log-probabilities",
+                "leave it out, or name a local model",
+            )
     return found

@@ -478,3 +478,23 @@ def test_the_likeliest_of_a_large_vocabulary():
                 view.limits = limits
                 offsets, tokens, _ = view.next_tokens(start, logits, wanted)
                 assert [tokens[a:b].tolist() for a, b in pairwise(offsets)] == expected
+
+
+@pytest.mark.parametrize("finite", [0, 20, 9_000])
+def test_negative_nan_is_as_unlikely_as_positive_behind_a_wide_range(finite):
+    draw = np.random.default_rng(4)
+    size = 20_000
+    words = draw.integers(0, size, 30_000).astype(np.int32)
+    index = ClueIndex.build(words, np.arange(0, 30_001, 50), np.arange(600), vocab_size=size)
+    negative = np.full((1, size), np.copysign(np.nan, -1), np.float32)
+    assert np.signbit(negative).all()
+    negative[0, draw.choice(size, finite, replace=False)] = draw.normal(size=finite)
+    positive = np.where(np.isnan(negative), np.float32(np.nan), negative)
+    view = index.view()
+    legal = view.next_tokens(view.start(1))[1]
+    for wanted in (1, 40, 150):
+        found = [array.tolist() for array in view.next_tokens(view.start(1), negative, wanted)]
+        expected = [array.tolist() for array in view.next_tokens(view.start(1), positive, wanted)]
+        assert found == expected
+        order = np.lexsort((legal, -positive[0, legal]))
+        assert found[1] == np.sort(legal[order[:wanted]]).tolist()

@@ -19,6 +19,7 @@ import pytest
 
 from genmm_retriever.corpus.store import IndexReader, IndexWriter, check_index, files
 from genmm_retriever.corpus.store.manifest import SCHEMA_VERSION, Manifest
+from genmm_retriever.corpus.store.staging import Staging
 from genmm_retriever.errors import (
     IndexDamagedError,
     IndexStateError,
@@ -275,6 +276,50 @@ def test_a_failure_behind_the_rename_is_a_publication(index, builder, monkeypatc
         assert writer.publish() == 2
     with IndexReader.open(index) as reader:
         assert len(reader) == 25
+
+
+def test_a_publication_that_is_not_put_away_is_never_written_over(index, builder, monkeypatch):
+    settle = Staging.settle
+    failures = [StorageError("cannot write the index: late")]
+
+    def failing(self, generation, require):
+        if failures:
+            raise failures.pop()
+        settle(self, generation, require)
+
+    monkeypatch.setattr(Staging, "settle", failing)
+    with IndexWriter.open(index) as writer:
+        writer.stage_items([builder.item(40)])
+        builder.fill(writer)
+        with pytest.raises(StorageError, match="late"):
+            writer.publish()
+        before, bodies = contents(index), [path.read_bytes() for path in published(index)]
+        assert before[-1]["items"] == 25
+        changes = [
+            writer.publish,
+            lambda: writer.stage_items([builder.item(41)]),
+            lambda: writer.delete(["i3"]),
+            lambda: writer.put_features([2], builder.feature(9)[None]),
+            lambda: writer.put_array("tokens", np.zeros(3)),
+            lambda: writer.put_json("scheme", {}),
+            writer.clear_identifiers,
+            writer.publish,
+        ]
+        for change in changes:
+            with pytest.raises(IndexStateError, match="open the index again"):
+                change()
+        assert contents(index) == before
+        assert [path.read_bytes() for path in published(index)] == bodies
+    assert contents(index) == before
+    with IndexWriter.open(index) as writer:
+        assert writer.pending("identifiers") == []
+        writer.stage_items([builder.item(41)])
+        builder.fill(writer)
+        assert writer.publish() == 3
+    with IndexReader.open(index) as reader:
+        assert len(reader) == 26
+        assert (reader.row("i40"), reader.row("i41")) == (24, 25)
+    assert check_index(index) == []
 
 
 def test_places_that_cannot_be_written(tmp_path, builder):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from genmm_retriever.corpus.store import (
     is_index_folder,
 )
 from genmm_retriever.corpus.store import features as features
+from genmm_retriever.corpus.store import reader as store_reader
 from genmm_retriever.corpus.store.lock import WriterLock
 from genmm_retriever.errors import (
     DuplicateIdError,
+    IndexDamagedError,
     IndexLockedError,
     IndexNotFoundError,
     IndexStateError,
@@ -214,6 +217,41 @@ def test_select_by_ids(tmp_path, builder):
         assert select(["i1"], kind="image") == []
 
 
+def test_select_by_more_values_than_a_statement_takes(tmp_path, builder):
+    items = [
+        Item(id=str(n), text="t", metadata={"n": n, "name": f"v{n}", "tags": ["all", n % 2]})
+        for n in range(1200)
+    ]
+    with IndexWriter.create(tmp_path / "x", builder.SETTINGS) as writer:
+        writer.stage_items([*items, Item(id="p", image="p.png", metadata={"n": 3})])
+        writer.publish(require=None)
+    with IndexReader.open(tmp_path / "x") as reader:
+        if hasattr(sqlite3.Connection, "setlimit"):
+            # What SQLite takes where it was built without more.
+            limit = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
+            reader._tables.connection.setlimit(limit, 32_766)
+
+        def select(filters, **conditions):
+            found = reader.select(filters, **conditions)
+            assert found.dtype == np.int64
+            return found.tolist()
+
+        others = [f"x{n}" for n in range(39_998)]
+        one = [*others[:20_000], "v7", *others[20_000:], "v7"]
+        assert select({"name": one}) == [7]
+        assert select({"name": one, "n": 7}) == [7]
+        assert select({"name": one, "n": 8}) == []
+        assert select({"name": others}) == []
+        assert select({"name": others, "tags": "all"}) == []
+        many = [f"v{n}" for n in reversed(range(40_000))]
+        assert select({"name": many}) == [*range(1200)]
+        assert select({"name": many, "tags": 1}) == [*range(1, 1200, 2)]
+        assert select({"name": many, "tags": ["all", *range(40_000)]}) == [*range(1200)]
+        assert select({"name": many, "n": [*range(1100, 41_100)]}) == [*range(1100, 1200)]
+        assert select({"n": [*range(40_000)]}, kind="image") == [1200]
+        assert select({"n": [*range(40_000)]}, ids=["p", "3", "absent"]) == [3, 1200]
+
+
 def test_staging_is_invisible_until_published(index, builder):
     with IndexReader.open(index) as reader:
         with IndexWriter.open(index) as writer:
@@ -296,6 +334,30 @@ def test_duplicates_are_named_and_nothing_is_kept(tmp_path, builder):
         other = Item(id="b", text=twice[1].text, metadata={"year": 2012})
         with pytest.raises(DuplicateIdError, match=f"the metadata of '{twice[1].text}' is not"):
             writer.stage_items([other])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite3.DatabaseError("the user's own database"),
+        sqlite3.OperationalError("no such table: items"),
+        FileNotFoundError(2, "No such file", "the user's own file"),
+        ValueError("line 7"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_of_the_source_come_out_as_they_are(index, builder, error):
+    def broken():
+        yield builder.item(40)
+        raise error
+
+    with IndexWriter.open(index) as writer:
+        with pytest.raises(type(error)) as caught:
+            writer.stage_items(broken())
+        assert caught.value is error
+        assert writer.pending("identifiers") == []
+        assert writer.publish() == 1
+        assert writer.stage_items([builder.item(40)]).added == 1
 
 
 def test_skipped_items_are_remembered_and_tried_again_when_mended(tmp_path, builder):
@@ -463,6 +525,64 @@ def test_many_additions_keep_few_segments(tmp_path, builder, monkeypatch):
         assert len(rows) == 10
         assert np.array_equal(reader.features(rows), [builder.feature(row) for row in rows])
     assert check_index(tmp_path / "x") == []
+
+
+@pytest.mark.parametrize(
+    ("step", "before"),
+    [
+        ("connect_readonly", True),
+        ("connect_readonly", False),
+        ("_map_containers", True),
+        ("_map_containers", False),
+        ("_map_segments", True),
+        ("map_segment", True),
+        ("map_segment", False),
+    ],
+)
+def test_a_reader_that_publications_overtake_opens_the_newest(
+    index, builder, monkeypatch, step, before
+):
+    """Whatever was looked at already, the files of a generation may go at any moment."""
+    original = getattr(store_reader, step)
+    versions = iter((1, 2))
+
+    def overtaken(*arguments):
+        found = None if before else original(*arguments)
+        for version in versions:
+            with IndexWriter.open(index) as writer:
+                writer.stage_items((builder.item(n, version) for n in range(24)), replace=True)
+                builder.fill(writer, batch=24)
+                writer.publish()
+        return original(*arguments) if before else found
+
+    monkeypatch.setattr(store_reader, step, overtaken)
+    with IndexReader.open(index) as reader:
+        rows = reader.live_rows()
+        assert reader.array("live/rows").tolist() == rows.tolist()
+        [version] = {item.metadata["version"] for item in reader.items(rows)}
+        assert (reader.generation, version) == (3, 2)
+        pictures = reader.select({}, "image")
+        wanted = [builder.feature(row) for row in pictures]
+        assert np.array_equal(reader.features(pictures), wanted)
+
+
+def test_an_old_reader_says_that_a_deleted_picture_is_gone(index):
+    def delete(name):
+        with IndexWriter.open(index) as writer:
+            writer.delete([name])
+            writer.publish()
+
+    with IndexReader.open(index) as reader:
+        delete("i2")
+        assert reader.item(0).id == "i0"
+        delete("i4")
+        with pytest.raises(IndexStateError, match="open the index again") as caught:
+            reader.item(2)
+        assert not isinstance(caught.value, IndexDamagedError)
+        assert [item.id for item in reader.items([0, 3, 4, 6])] == ["i0", "i3", "i4", "i6"]
+    with IndexReader.open(index) as reader:
+        assert reader.row("i2") is None
+    assert check_index(index) == []
 
 
 def test_what_nothing_uses_is_removed(index, builder):

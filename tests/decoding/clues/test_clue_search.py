@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from genmm_retriever.decoding.clue_types import Clue, ClueConfig
 from genmm_retriever.decoding.clues import clue_search
-from genmm_retriever.decoding.covering import cover_passages
+from genmm_retriever.decoding.covering import CoverConfig, cover_passages
 from genmm_retriever.decoding.phrase_scores import Unasked
 from genmm_retriever.errors import InputError, ModelError
 from genmm_retriever.models.base import Prompt, TextPart
@@ -259,6 +259,32 @@ def test_a_clue_covers_only_whole_words(brute, halves):
     assert (6,) not in places[0]
 
 
+@pytest.mark.parametrize("at_the_end", [False, True])
+@pytest.mark.parametrize("place", [0, 7, 20])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_rare_word_that_begins_frequent_ones_finds_its_item_wherever_it_is_indexed(
+    brute, halves, place, at_the_end, indexed
+):
+    passages = [(8, 6, 7 + 2 * (n % 2), 10) for n in range(20)]
+    passages.insert(place, (8, 10, 6) if at_the_end else (8, 6, 10))
+    view = brute(passages)
+    if indexed:
+        index_module = pytest.importorskip("genmm_retriever.constraints.clues")
+        pytest.importorskip("numba")
+        flat, offsets = np.concatenate(passages), np.cumsum([0, *map(len, passages)])
+        rows = np.arange(len(passages))
+        view = index_module.ClueIndex.build(flat, offsets, rows, vocab_size=24).view()
+    [found] = cover_passages(
+        view,
+        view.passage_tokens,
+        [Clue((6,), -0.1, 1, 1)],
+        CoverConfig(most_hits=2),
+        words=halves,
+    )
+    assert found.row == place
+    assert found.clues[0].places == ((2,) if at_the_end else (1,))
+
+
 def test_names_for_what_is_seen_are_clues(tiny, prompts, brute, corpus):
     view = brute(corpus(2, passages=9))
     held = sorted(p for p in phrases_of(view, 3) if len(p) == 2)[:2]
@@ -340,6 +366,22 @@ def test_logits_that_are_no_numbers_are_refused(tiny, prompts, brute, monkeypatc
     monkeypatch.setattr(tiny, "prefill", broken)
     with pytest.raises(ModelError, match="NaN"):
         clue_search(tiny, prompts, [brute([[5, 6]])] * 4)
+
+
+def test_logits_that_are_negative_nan_are_refused_where_much_may_follow(tiny, prompts, monkeypatch):
+    index_module = pytest.importorskip("genmm_retriever.constraints.clues")
+    pytest.importorskip("numba")
+    size = 5_000
+    index = index_module.ClueIndex.build(np.arange(size), [0, size], [0], vocab_size=size)
+    real = tiny.prefill
+
+    def broken(asked):
+        logits = np.full((len(asked), size), np.copysign(np.nan, -1), np.float32)
+        return replace(real(asked), logits=torch.from_numpy(logits), normaliser=None)
+
+    monkeypatch.setattr(tiny, "prefill", broken)
+    with pytest.raises(ModelError, match="NaN"):
+        clue_search(tiny, prompts, [index.view()] * 4, ClueConfig(num_beams=4))
 
 
 def test_no_prompt_no_clue(tiny, brute):

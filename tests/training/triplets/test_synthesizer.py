@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +26,19 @@ def always_fits(monkeypatch):
     """Random weights judge at random."""
     monkeypatch.setattr(Fit, "gains", lambda self, texts, *_: [0.5] * len(texts))
     monkeypatch.setattr(making, "PAIRS_AT_ONCE", 1)
+
+
+Triplets = namedtuple("Triplets", "text reverse")
+
+
+class OtherBook(SimpleNamespace):
+    """A file of triplets that knows none of the pairs."""
+
+    def __len__(self):
+        return len(self.triplets)
+
+    def __contains__(self, names):
+        return False
 
 
 def lines(path):
@@ -80,6 +95,16 @@ def test_broken_off_anywhere_it_ends_the_same(seeing, photos, tmp_path):
     assert made(path, broken, seeing, interrupt=stop).new == 0
     with pytest.raises(InputError, match="begun with seed 0, not 3"):
         made(path, broken, seeing, seed=3)
+
+
+def test_without_a_limit_all_pairs_are_decided_however_many_triplets_there_are(monkeypatch):
+    """As where an index has changed: more triplets in the file than it has pairs now."""
+    pairs, decided = list("abcd"), []
+    book = OtherBook(triplets={name: Triplets("x", None) for name in range(9)})
+    synthesizer = SimpleNamespace(ids=lambda some: [(one, one) for one in some])
+    monkeypatch.setattr(making, "_put", lambda _, batch, *rest: decided.extend(batch))
+    making._write(synthesizer, pairs, book, None, progress=False, interrupt=None)
+    assert decided == pairs
 
 
 def test_a_limit_is_of_the_file_and_may_be_raised(seeing, photos, tmp_path):

@@ -75,7 +75,8 @@ def block_maxima(logits: I32, maxima: I32, coarse: I32) -> None:
             best = np.int32(-2147483648)
             for j in range(len(part)):
                 best = max(best, part[j] ^ ((part[j] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-            if best > np.int32(0x7F800000) or best == np.int32(-1):  # NaN, -0: not so simple
+            # NaN of either sign, -0: not so simple. Below -inf there are negative NaN alone.
+            if best > np.int32(0x7F800000) or best == np.int32(-1) or best < np.int32(-2139095041):
                 best = np.int32(-2147483648)
                 for j in range(len(part)):
                     best = max(best, np.int32(ordered(part[j])))

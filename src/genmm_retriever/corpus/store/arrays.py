@@ -89,13 +89,13 @@ def map_segment(path: Path, shape: Sequence[int]) -> np.ndarray:
     """
     try:
         size = path.stat().st_size
+        each = row_bytes(shape)
+        rows = max(0, size - HEADER_SIZE) // each if each else 0
+        if rows == 0:
+            return np.zeros((0, *shape), dtype=FEATURE_DTYPE)
+        return np.memmap(path, FEATURE_DTYPE, "r", offset=HEADER_SIZE, shape=(rows, *shape))
     except OSError as error:
         raise IndexDamagedError(f"{path} is missing", DAMAGED_HINT) from error
-    each = row_bytes(shape)
-    rows = max(0, size - HEADER_SIZE) // each if each else 0
-    if rows == 0:
-        return np.zeros((0, *shape), dtype=FEATURE_DTYPE)
-    return np.memmap(path, FEATURE_DTYPE, "r", offset=HEADER_SIZE, shape=(rows, *shape))
 
 
 def gather(

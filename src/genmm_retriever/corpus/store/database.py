@@ -265,10 +265,26 @@ class Tables:
         if kind is not None:
             clauses.append("kind=?")
             values.append(kind)
+        # SQLite takes only so many values and conditions in one statement.
+        long: list[tuple[str, list[Scalar]]] = []
         for key, wanted in filters.items():
             options = wanted if isinstance(wanted, list) else [wanted]
+            if len(values) + len(options) > _CHUNK:
+                long.append((key, options))
+                continue
             marks = ",".join("?" * len(options))
             clauses.append(f"row IN (SELECT row FROM metadata WHERE key=? AND value IN ({marks}))")
             values += [key, *(encode_metadata(option) for option in options)]
         sql = f"SELECT row FROM items WHERE {' AND '.join(clauses)} ORDER BY row"
-        return np.fromiter((row for (row,) in self.run(sql, values)), dtype=np.int64)
+        found = np.fromiter((row for (row,) in self.run(sql, values)), dtype=np.int64)
+        for key, options in long:
+            found = np.intersect1d(found, self._rows_with(key, options))
+        return found
+
+    def _rows_with(self, key: str, options: Sequence[Scalar]) -> np.ndarray:
+        """Rows that have any of so many values, with duplicates."""
+        rows: list[int] = []
+        for marks, part in _parts(sorted({encode_metadata(option) for option in options})):
+            sql = f"SELECT row FROM metadata WHERE key=? AND value IN {marks}"
+            rows += [row for (row,) in self.run(sql, [key, *part])]
+        return np.array(rows, dtype=np.int64)

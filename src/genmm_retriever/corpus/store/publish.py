@@ -15,7 +15,7 @@ from genmm_retriever.corpus.store.database import ROW_TABLES, TABLES, Tables, co
 from genmm_retriever.corpus.store.manifest import Manifest
 from genmm_retriever.corpus.store.records import Stage
 from genmm_retriever.corpus.store.staged import Arrays
-from genmm_retriever.corpus.store.staging import Staging, winners_sql
+from genmm_retriever.corpus.store.staging import Staging, unsettled, winners_sql
 from genmm_retriever.errors import GenmmError
 
 
@@ -26,11 +26,17 @@ def publish(staging: Staging, arrays: Arrays, require: Stage | None) -> int:
 
     Returns:
         The number of the generation.
+
+    Raises:
+        IndexStateError: If an earlier publication of this writer succeeded and could not be
+            put away: it would be written over, under its readers.
     """
     old = staging.manifest
     if old is not None and not staging.fresh and not staging.number("changes"):
         return old.generation
     folder, generation = staging.folder, staging.base + 1
+    if staging.unsettled or _is_current(folder, generation):
+        raise unsettled(folder)
     place = folder / files.generation_folder(generation)
     with staging.errors():
         try:
@@ -51,7 +57,11 @@ def publish(staging: Staging, arrays: Arrays, require: Stage | None) -> int:
                 for path in (folder / files.ARRAYS).glob(f"{generation:06d}-*"):
                     _remove(path)
                 raise
-        staging.settle(generation, require)
+        try:
+            staging.settle(generation, require)
+        except BaseException:
+            staging.unsettled = True
+            raise
         _collect_garbage(staging, old)
     return generation
 

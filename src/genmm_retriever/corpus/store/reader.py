@@ -27,7 +27,7 @@ from genmm_retriever.corpus.store.fields import check_fields
 from genmm_retriever.corpus.store.groups import array_files
 from genmm_retriever.corpus.store.manifest import Manifest
 from genmm_retriever.corpus.store.records import Description, IdentifierRecord, IndexSettings
-from genmm_retriever.errors import IndexDamagedError, InputError
+from genmm_retriever.errors import IndexDamagedError, IndexStateError, InputError
 from genmm_retriever.schema import Item, Kind, Scalar
 
 _ATTEMPTS = 20
@@ -35,6 +35,9 @@ _ATTEMPTS = 20
 
 class IndexReader:
     """A published generation, opened read-only; later publications do not disturb it.
+
+    But for embedded pictures: those of items that were deleted go with the second publication
+    after, and a reader that is still at theirs raises `IndexStateError`.
 
     The database and the arrays are verified against their checksums on opening (files above
     1 GiB in size, header and sampled blocks, see `checksums`), feature rows and blobs when they
@@ -51,19 +54,18 @@ class IndexReader:
         self._manifest = manifest
         base = files.generation_folder(manifest.generation)
         database = manifest.verify(folder, f"{base}/{files.ITEMS_FILE}")
-        self._containers = _map_containers(folder, manifest, previous)
-        self._arrays = {n: a for arrays in self._containers.values() for n, a in arrays.items()}
-        self._segments = _map_segments(folder, manifest)
         self._lock = threading.Lock()
         self._live: np.ndarray | None = None
         self._verified_blobs: set[str] = set()
-        self._tables = Tables(connect_readonly(database), database, folder)
+        # First of all: once it is open, a later removal does no harm.
+        self._tables = _opened(database, folder)
         try:
-            # SQLite opens the file at the first look; a later removal does no harm then.
-            self._tables.meta("settings")
-        except sqlite3.Error as error:
+            self._containers = _map_containers(folder, manifest, previous)
+            self._arrays = {n: a for arrays in self._containers.values() for n, a in arrays.items()}
+            self._segments = _map_segments(folder, manifest)
+        except BaseException:
             self._tables.connection.close()
-            raise self._tables.damaged(str(error)) from error
+            raise
 
     @classmethod
     def open(cls, path: str | Path, *, previous: IndexReader | None = None) -> IndexReader:
@@ -208,6 +210,10 @@ class IndexReader:
         try:
             intact = files.file_sha256(path) == path.name
         except OSError as error:
+            if self.is_stale():
+                raise IndexStateError(
+                    f"{path} belongs to an item that has been deleted since", "open the index again"
+                ) from error
             raise IndexDamagedError(f"{path} is missing", files.DAMAGED_HINT) from error
         if not intact:
             raise IndexDamagedError(
@@ -356,6 +362,26 @@ def _map_containers(
     return containers
 
 
+def _opened(database: Path, folder: Path) -> Tables:
+    """A published database, opened and looked at once.
+
+    Raises:
+        IndexDamagedError: If it cannot be opened, or is no database.
+    """
+    connection = None
+    try:
+        connection = connect_readonly(database)
+        tables = Tables(connection, database, folder)
+        tables.meta("settings")
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise IndexDamagedError(
+            f"{database} is missing or damaged: {error}", files.DAMAGED_HINT
+        ) from error
+    return tables
+
+
 def _map_segments(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     """Map all feature segments now, so that none can vanish under an old reader."""
     segments: dict[str, np.ndarray] = {}
@@ -366,8 +392,11 @@ def _map_segments(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
         path = folder / name
         segments[name] = rows = map_segment(path, shape)
         header = segment_header(len(rows), shape)
-        with path.open("rb") as handle:
-            intact = handle.read(len(header)) == header
+        try:
+            with path.open("rb") as handle:
+                intact = handle.read(len(header)) == header
+        except OSError as error:
+            raise IndexDamagedError(f"{path} is missing", files.DAMAGED_HINT) from error
         if not intact or entry.size != len(header) + len(rows) * row_bytes(shape):
             raise IndexDamagedError(f"{path} is cut short or altered", files.DAMAGED_HINT)
     return segments

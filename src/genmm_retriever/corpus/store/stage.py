@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from genmm_retriever.corpus.references import (
@@ -36,8 +36,8 @@ def stage_items(
     seen: dict[str, tuple[int, str]] = {}
     with staging.errors():
         before = staging.number("changes")
-    with staging.transaction() as tables:
-        for number, item in enumerate(items, start=1):
+    with _of_their_own(), staging.transaction() as tables:
+        for number, item in enumerate(_given(items), start=1):
             if item.id in seen:
                 first, what = seen[item.id]
                 raise DuplicateIdError(
@@ -52,6 +52,33 @@ def stage_items(
         if not counts["added"] and not counts["replaced"] and not dropped:
             staging.set_meta("changes", before - 1)
     return StageReport(**counts)
+
+
+class _SourceFailed(Exception):
+    """What whoever gives the items raised: no fault of the index."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _given(items: Iterable[Item]) -> Iterator[Item]:
+    try:
+        yield from items
+    except Exception as error:
+        raise _SourceFailed(error) from error
+
+
+@contextlib.contextmanager
+def _of_their_own() -> Iterator[None]:
+    """Let errors of the items' source go on as they were raised."""
+    try:
+        yield
+    except _SourceFailed as failed:
+        error = failed.error
+    else:
+        return
+    raise error
 
 
 def _drop_others(staging: Staging, tables: Tables, wanted: Container[str]) -> int:

@@ -43,6 +43,14 @@ def winners_sql(require: Stage | None) -> str:
     return f"SELECT max(i.row) AS row FROM items i {complete} GROUP BY i.id"
 
 
+def unsettled(folder: Path) -> IndexStateError:
+    """The error where a publication succeeded and the work behind it could not be put away."""
+    return IndexStateError(
+        f"the index {str(folder)!r} was published, but this writer could not finish after it",
+        "open the index again: what was published is there, and the rest is put in order",
+    )
+
+
 class Staging:
     """An open work database, under the lock.
 
@@ -51,6 +59,10 @@ class Staging:
         lock: Its lock, released by `close`.
         manifest: What is published now, or None.
         connection: The open `staging/work.sqlite`.
+
+    Attributes:
+        unsettled: Whether a publication has not been put away: nothing may be staged or
+            published on its old base.
     """
 
     def __init__(
@@ -63,6 +75,7 @@ class Staging:
         self.folder = folder
         self.manifest = manifest
         self.tables = Tables(connection, folder / files.WORK, folder)
+        self.unsettled = False
         self._lock = lock
         with self.errors():
             settings = self.tables.meta("settings")
@@ -96,7 +109,13 @@ class Staging:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Tables]:
-        """All or nothing, durable at the end; counts as a change to be published."""
+        """All or nothing, durable at the end; counts as a change to be published.
+
+        Raises:
+            IndexStateError: If a publication has not been put away.
+        """
+        if self.unsettled:
+            raise unsettled(self.folder)
         with self.errors():
             self.tables.run("BEGIN IMMEDIATE")
             try:

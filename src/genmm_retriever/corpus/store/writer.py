@@ -229,6 +229,13 @@ class IndexWriter:
         with self._staging.errors():
             return self._staging.tables.identifiers(rows)
 
+    def known_identifiers(self) -> set[str]:
+        """Texts of all identifiers that are kept, those of rows included that others replace."""
+        with self._staging.errors():
+            rows = self._staging.tables.run("SELECT DISTINCT row FROM identifiers").fetchall()
+            found = self._staging.tables.identifiers([row for (row,) in rows])
+        return {record.text for record in found}
+
     def clear_identifiers(self, rows: Sequence[int] | None = None) -> None:
         """Drop the identifiers of rows, by default all."""
         with self._staging.transaction() as tables:

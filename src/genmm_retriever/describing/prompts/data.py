@@ -19,6 +19,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # What chat templates and processors read as structure: <|im_end|>, <image>, </s>, [INST].
 _MARKUP = re.compile(r"<(?=[|/\uff5c]?[A-Za-z_|\uff5c][^<>]{0,40}>)|\[(?=/?[A-Z_]{3,20}\])")
 _OPEN, _CLOSE = "<<<", ">>>"
+_FENCE = re.compile(r"<{3,}|>{3,}")
 
 
 def style_of(model: object) -> Literal["builtin", "instruct"]:
@@ -38,7 +39,7 @@ def data_text(text: str, *, max_words: int = MAX_DATA_WORDS) -> str:
     """
     text = _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", text[: max_words * 40]))
     text = _MARKUP.sub(lambda match: match.group() + " ", text)
-    text = text.replace(_OPEN, "< < <").replace(_CLOSE, "> > >")
+    text = _FENCE.sub(lambda match: " ".join(match.group()), text)
     return " ".join(text.split()[:max_words])
 
 

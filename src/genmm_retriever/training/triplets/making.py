@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -157,7 +158,7 @@ def _write(
     left = [pair for pair, names in zip(pairs, ids, strict=True) if names not in book]
     texts = (text for one in book.triplets.values() for text in (one.text, one.reverse) if text)
     taken = {text_key(text) for text in texts}
-    most = len(pairs) if limit is None else limit
+    most = sys.maxsize if limit is None else limit
     with tqdm(
         total=len(pairs), initial=len(pairs) - len(left), desc="writing triplets",
         disable=not progress or not left,

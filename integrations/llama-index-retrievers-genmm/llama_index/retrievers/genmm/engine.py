@@ -195,7 +195,7 @@ class GroundedQueryEngine(RetrieverQueryEngine):
         callback_manager: As in every LlamaIndex query engine.
 
     Raises:
-        InputError: If the answerer has no retriever.
+        InputError: If the answerer has no retriever, or a threshold and verification is off.
 
     Examples:
         >>> engine = GroundedQueryEngine(Answerer(retriever.core))  # doctest: +SKIP
@@ -217,6 +217,7 @@ class GroundedQueryEngine(RetrieverQueryEngine):
     ) -> None:
         if answerer.retriever is None:
             raise InputError("the answerer has no retriever", "use GroundedSynthesizer instead")
+        answerer.check(verify)
         super().__init__(
             GenerativeMMRetriever(
                 answerer.retriever,
