@@ -669,7 +669,11 @@ def test_an_answer_that_was_all_thoughts_says_so_and_is_not_asked_for_again(make
     assert "used up the 2048 tokens" in written.problem
     assert "GENMM_WRITER_TOKENS" in written.problem
     assert len(server.seen) == 1
-    assert model.last_usage.completion_tokens == 3
+    assert written.tokens == 3
+    server.reply = lambda body: cut_short('{"name": "Re')
+    [written] = write_json(model, ask("x"), Dog)
+    assert "before it had ended" in written.problem
+    server.reply = lambda body: cut_short()
     with pytest.raises(RemoteError, match="used up the 5 tokens"):
         model.generate(ask("x"), max_new_tokens=5)
     server.reply = lambda body: cut_short("a dog ru")
@@ -696,3 +700,9 @@ def test_a_server_without_that_much_room_is_asked_for_less(make, server, refusal
     asked = len(server.seen)
     write_json(model, ask("x"), Dog)
     assert len(server.seen) == asked + 1  # remembered
+
+
+def test_a_word_that_is_no_key_is_not_hidden(make, server):
+    server.reply = lambda body: failure(500, "expected x at position 3")
+    with pytest.raises(RemoteError, match="expected x at"):
+        make(api_key="x").generate(ask("y"))

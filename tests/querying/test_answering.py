@@ -229,3 +229,36 @@ def test_behind_adapters_too_a_threshold_needs_verification(writer, searcher):
     assert adapted.verify == "off"
     with pytest.raises(InputError, match="needs verification"):
         Answerer(adapted, writer({"": saying()}), threshold=0.1).ask("What?")
+
+
+def test_of_a_text_without_blanks_too(writer, searcher):
+    filler, place = (
+        "\u59d4\u5458\u4f1a\u5f00\u4f1a\u4e86\u3002" * 3000,
+        "\u80f8\u9488\u5728\u7bb1\u5b50\u91cc\u3002",
+    )
+    text = filler + place + filler
+    begin = text.index(place)
+    clue = FoundClue(
+        text=place[:2], logprob=-1, score=2, count=1, documents=1, spans=((begin, begin + 2),)
+    )
+    found = Hit(
+        item=Item(id="a", text=text),
+        score=0.9,
+        rank=1,
+        evidence=Evidence(clues=(clue,), caption=text, verification=0.9),
+    )
+    model = writer({"Who": saying()})
+    Answerer(searcher({}), model).answer_from("Who?", [found])
+    assert place in words_of(model.prompts[0])
+    builtin = searcher({}, model=writer({}, style="builtin"))
+    quoted = Answerer(builtin).answer_from("Who?", [found]).text
+    assert place in quoted
+    assert len(quoted) < 1200
+    assert quoted.endswith("\u3002")
+
+
+def test_a_title_is_told_once(writer, searcher):
+    model = writer({"What": saying()})
+    hits = [Hit(item=Item(id="a", title="Lamp", text="Lamp of oil."), score=1, rank=1)]
+    Answerer(searcher({}), model).answer_from("What?", hits)
+    assert words_of(model.prompts[0]).count("Lamp") == 1

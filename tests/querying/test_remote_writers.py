@@ -87,3 +87,14 @@ def test_an_answer_comes_with_its_sources(server, writer, searcher):
     answer = Answerer(searcher({"": [("a", 0.3), ("b", 0.2)]}), writer).ask("what is pulled?")
     assert (answer.text, [hit.item.id for hit in answer.sources]) == ("A sled.", ["b"])
     assert answer.tokens == 12
+
+
+def test_a_server_that_fails_is_not_waited_for_in_every_round(server, writer, searcher):
+    server.reply = lambda body: failure(500)
+    found = searcher({"": [("a", 0.3), ("b", 0.2)]})
+    hits = ReasoningRetriever(found, writer, rounds=3).retrieve("a dog", k=2)
+    assert [one.item.id for one in hits] == ["a", "b"]
+    assert len(server.seen) == 1
+    assert len(found.asked) == 1
+    [step] = hits[0].evidence.steps
+    assert "status 500" in step.note

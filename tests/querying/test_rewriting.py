@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genmm_retriever.errors import QueryError
-from genmm_retriever.querying import QueryRewriter
+from genmm_retriever.errors import InputError, QueryError
+from genmm_retriever.querying import Answerer, QueryRewriter, adapted
 from genmm_retriever.schema import Query
 
 from .conftest import words_of
@@ -174,3 +174,73 @@ def test_a_share_that_is_asked_for_holds_for_the_builtin_model_too():
     query = QueryRewriter(Captioner(), least_kept=1.0).adapt(letter)
     assert query.text == letter
     assert "dropped" in query.steps[0].note
+
+
+class CaptionLover(Captioner):
+    """Finds every line alike: what is kept is kept for what it says."""
+
+    def score(self, prompts, continuations):
+        return [torch.full((len(tokens),), -1.0) for tokens in continuations]
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        (
+            'Can you please look for the picture described as follows: "a cat on a table"?',
+            "a cat on a table",
+        ),
+        (
+            "Hello! I am looking for a photo of a motorcycle. There must be no people on it.",
+            "a motorcycle, There must be no people on it",
+        ),
+        (
+            "please find me a photo of a cat\nwho sits on a wooden table thanks very much",
+            "a cat who sits on a wooden table thanks very much",
+        ),
+        (
+            "Hi, please find the photo of Mr. Smith with a camera in St. James park, thanks",
+            "Mr. Smith with a camera in St. James park",
+        ),
+    ],
+)
+def test_a_request_goes_and_what_it_asks_for_stays(asked, kept):
+    assert QueryRewriter(CaptionLover()).adapt(asked).text == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A motorcycle stands in a garage. Its wheels are red. There is no rider on it.",
+        "- a brown cat\n- a wooden table\n- a red cup of coffee, and nothing else in the room",
+    ],
+)
+def test_what_is_no_letter_is_left_whole(text):
+    query = QueryRewriter(CaptionLover()).adapt(text)
+    assert query.text == text
+    assert query.steps[0].note == "all of it describes"
+
+
+def test_what_a_clause_points_back_at_stays_with_it():
+    text = "Hi! I need this one: a small cat. It chases a dog in the garden. Is that possible?"
+    assert (
+        QueryRewriter(Captioner()).adapt(text).text == "a small cat, It chases a dog in the garden"
+    )
+
+
+@pytest.mark.parametrize("options", [{"least_kept": 5}, {"least_kept": -0.1}])
+def test_a_share_is_between_nought_and_one(writer, options):
+    with pytest.raises(InputError, match="least_kept"):
+        QueryRewriter(writer({}), **options)
+
+
+def test_a_name_is_no_model(searcher):
+    for made in (
+        lambda: QueryRewriter("openai:x"),
+        lambda: adapted(searcher({}), ["rewrite"], "builtin"),
+        lambda: adapted(searcher({}), "rewrite"),
+        lambda: Answerer(searcher({}), "builtin"),
+        lambda: Answerer("photos.genmm"),
+    ):
+        with pytest.raises(InputError, match=r"(is|are) '"):
+            made()

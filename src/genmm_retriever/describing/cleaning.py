@@ -8,6 +8,7 @@ import unicodedata
 MAX_WORDS = 60
 _MAX_CHARS = 200_000
 _LONGEST_LOOP = 12
+_LETTERS = 8
 _FRESH = 0.4
 """Share of different words below which a long text is a loop."""
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -53,7 +54,13 @@ def quotation(text: str, *, max_words: int) -> str:
         'New York, New York is a film.'
     """
     words = _plain(text).split()
-    return " ".join(_whole_sentences(words[:max_words]) if len(words) > max_words else words)
+    whole = " ".join(_whole_sentences(words[:max_words]) if len(words) > max_words else words)
+    if len(whole) <= _LETTERS * max_words:
+        return whole
+    # Not every language has blanks between words.
+    shown = whole[: _LETTERS * max_words]
+    end = max(shown.rfind(mark) for mark in "\u3002\uff01\uff1f")
+    return shown[: end + 1] if end > len(shown) // 2 else shown
 
 
 def text_descriptions(text: str, *, per_item: int = 3, max_words: int = MAX_WORDS) -> list[str]:

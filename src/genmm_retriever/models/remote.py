@@ -239,7 +239,7 @@ class RemoteGenerator:
             again = replace(request, number=missing, seed=request.seed + len(texts))
             found, usage, cut = _read(self._completion(again), self._server)
             spent.append(usage)
-            if cut and not any(found):
+            if cut and not any(_is_answer(text, request) for text in found):
                 raise self._no_room(request)
             texts += found[:missing]
         return texts
@@ -248,7 +248,7 @@ class RemoteGenerator:
         hint = f"set {TOKENS_VARIABLE} to more (answer_tokens= in Python)"
         return RemoteError(
             f"{self.model} at {self._server} used up the {request.max_new_tokens} tokens of an "
-            "answer before it said anything, as models do that think first",
+            "answer before it had ended, as models do that think first",
             hint if request.schema is not None else "give a larger max_new_tokens",
         )
 
@@ -287,6 +287,11 @@ class RemoteGenerator:
         if refused:
             return _Refusal(about, problem)
         raise problem
+
+
+def _is_answer(text: str, request: Request) -> bool:
+    """Whether anything can be made of an answer that was cut off: of JSON, not without its end."""
+    return "}" in text if request.schema is not None else bool(text)
 
 
 class _Refusal:

@@ -18,6 +18,7 @@ from genmm_retriever.errors import (
 )
 
 _MAX_MESSAGE = 300
+_KEY_LENGTH = 8
 _SLOW_HINT = (
     "set GENMM_WRITER_TIMEOUT to more seconds (patience= and timeout= in Python), or name a "
     "faster model"
@@ -89,7 +90,8 @@ def refusal(error: openai.APIStatusError) -> str:
 
 def harmless(text: str, key: str) -> str:
     """Words of a server, on one short line and without keys."""
-    text = text.replace(key, "***") if key else text
+    # Of servers without keys it may be any word, which need not be hidden.
+    text = text.replace(key, "***") if len(key) >= _KEY_LENGTH else text
     text = _KEY_LIKE.sub("***", text)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line[:_MAX_MESSAGE]

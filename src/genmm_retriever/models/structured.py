@@ -235,13 +235,17 @@ def _asked(model: Generator, ask: _Ask, prompts: list[Prompt]) -> list[Answer]:
         except GenmmError as error:
             if len(prompts) == 1 or isinstance(error, _HOPELESS):
                 return [Answer(None, None, problem=str(error), error=error)] * len(prompts)
-        return _one_by_one(ask, prompts, 1)
-    return _one_by_one(ask, prompts, concurrency)
+        return _one_by_one(model, ask, prompts, 1)
+    return _one_by_one(model, ask, prompts, concurrency)
 
 
-def _one_by_one(ask: _Ask, prompts: list[Prompt], workers: int) -> list[Answer]:
+def _one_by_one(model: Generator, ask: _Ask, prompts: list[Prompt], workers: int) -> list[Answer]:
     """Each prompt by itself, several at a time; none any more once there is no hope."""
     hopeless: list[GenmmError] = []
+
+    def spent() -> int | None:
+        """Tokens of an answer that could not be used; a failure may have cost the most."""
+        return _counted(model, [""])[0] if isinstance(model, UsageReporter) else None
 
     def one(prompt: Prompt) -> Answer:
         if hopeless:
@@ -252,7 +256,7 @@ def _one_by_one(ask: _Ask, prompts: list[Prompt], workers: int) -> list[Answer]:
         except GenmmError as error:
             if isinstance(error, _HOPELESS):
                 hopeless.append(error)
-            failed = Answer(None, None, problem=str(error), error=error)
+            failed = Answer(None, spent(), problem=str(error), error=error)
         return replace(failed, seconds=time.perf_counter() - started)
 
     return each(one, prompts, workers, "genmm-json")

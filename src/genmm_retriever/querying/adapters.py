@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from genmm_retriever.checks import as_queries
+from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.schema import Query, QueryStep
 
@@ -27,6 +28,19 @@ class Draft:
     note: str | None = None
     tokens: int | None = 0
     seconds: float = 0.0
+
+
+def check_model(model: object) -> None:
+    """Refuse a name where a model is needed.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if isinstance(model, str):
+        raise InputError(
+            f"the model is {model!r}, a name",
+            "load it: genmm_retriever.models.loading.load_generator(name)",
+        )
 
 
 def with_context(own: str | None, more: str | None) -> str | None:
@@ -53,6 +67,7 @@ class QueryAdapter(ABC):
     name: ClassVar[str]
 
     def __init__(self, model: Generator) -> None:
+        check_model(model)
         self.model = model
 
     def adapt(self, query: str | Query) -> Query:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,7 @@ from genmm_retriever.describing import clean_caption, quotation
 from genmm_retriever.describing.prompts.answers import MAX_SOURCE_WORDS, answer_prompt
 from genmm_retriever.errors import InputError, WriterError
 from genmm_retriever.models.base import Generator
+from genmm_retriever.querying.adapters import check_model
 from genmm_retriever.querying.computing import Searcher, holding, is_local, off_loop
 from genmm_retriever.querying.excerpts import excerpt
 from genmm_retriever.querying.forms import GroundedAnswer
@@ -90,6 +92,12 @@ class Answerer:
         pictures: bool = True,
         seed: int = 0,
     ) -> None:
+        check_model(model)
+        if isinstance(retriever, (str, os.PathLike)):
+            raise InputError(
+                f"the retriever is {str(retriever)!r}, a path",
+                "open it: GenerativeMMRetriever.from_index(path)",
+            )
         if not 1 <= k <= MAX_SOURCES:
             raise InputError(f"k is {k!r}", f"read 1 to {MAX_SOURCES} sources")
         if threshold is not None and not _is_probability(threshold):

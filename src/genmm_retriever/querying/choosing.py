@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from genmm_retriever.checks import ADAPTERS, check_adapters, read_adapter
+from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import MLLM, Generator
-from genmm_retriever.querying.adapters import QueryAdapter
+from genmm_retriever.querying.adapters import QueryAdapter, check_model
 from genmm_retriever.querying.composing import ComposedQueryAdapter
 from genmm_retriever.querying.computing import Searcher
 from genmm_retriever.querying.consistency import ConsistentRetriever
@@ -41,6 +42,9 @@ def adapted(retriever: Searcher, names: Sequence[str], model: Generator | None =
     Raises:
         InputError: If there is no such adapter, its number is out of range, or one is named twice.
     """
+    if isinstance(names, str):
+        raise InputError(f"the adapters are {names!r}", f"give a list of names: [{names!r}]")
+    check_model(model)
     check_adapters(names)
     chosen = dict(map(read_adapter, names))
     if not chosen:

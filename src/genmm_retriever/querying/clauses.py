@@ -17,7 +17,24 @@ from genmm_retriever.describing.prompts.queries import as_caption_prompt, as_let
 from genmm_retriever.identifiers.keywords import is_content, words
 from genmm_retriever.querying.guard import LEAST_KEPT, share_kept, telling_words
 
-_ENDS = re.compile(r"(?<=[.!?:;])\s+|\n+")
+# An abbreviation ends nothing, and neither does a point before a small letter.
+_ENDS = re.compile(
+    r"(?<=[!?:;])\s+|\n+|"
+    r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\be\.g\.)(?<!\bi\.e\.)"
+    r"(?<!\bvs\.)(?<!\bNo\.)(?<=\.)\s+(?![a-z])"
+)
+_WRAPPED = re.compile(r"[ \t]*\r?\n(?![ \t]*(?:\r?\n|[-*\u2022]|\d+[.)])|$)[ \t]*")
+"""A line's end that is no paragraph's and stands before no point of a list."""
+_SHOWING = re.compile(
+    r".*\b(?:photo|photograph|picture|pic|image|shot|snapshot)s?\s+"
+    r"(?:of|with|showing|where|in which)\s+",
+    re.IGNORECASE,
+)
+_LETTERS = frozenset("please thanks thank hello hi hey dear sorry kindly regards".split())  # noqa: SIM905
+_REQUESTS = frozenset(
+    "please could would can find search searching look looking need want show help".split()  # noqa: SIM905
+)
+_POINTING_BACK = frozenset("it its he she they his her their there".split())  # noqa: SIM905
 _PARTS = re.compile(r",\s+|\s+(?=(?:that|which|where)\s+(?:I|we|you)\b)", re.IGNORECASE)
 _PERSONAL = frozenset("i i'm i've i'd me my mine we us our you your".split())  # noqa: SIM905
 _JOINING = re.compile(
@@ -49,14 +66,35 @@ class Described:
 
 
 def clauses_of(text: str) -> list[str]:
-    """Sentences, and what stands before and after a colon, as far as they tell anything.
+    r"""Sentences, and what stands before and after a colon, as far as they tell anything.
 
     Examples:
         >>> clauses_of("Hello! Please find me this: A dog in the snow. Thanks.")
         ['A dog in the snow']
+        >>> clauses_of("Find Mr. Smith\nin a park. I want a photo of a dog.")
+        ['Find Mr. Smith in a park', 'a dog']
     """
-    parts = (part.strip(" .,;:!?-") for part in _ENDS.split(text))
+    ends = _ENDS.split(_WRAPPED.sub(" ", text))
+    parts = (_shown(part.strip(' .,;:!?-"\u201c\u201d')) for part in ends)
     return [part for part in parts if part and telling_words(part)]
+
+
+def _shown(clause: str) -> str:
+    """What a photo is asked for of; any other clause as it is."""
+    asked = _SHOWING.match(clause)
+    if asked and _is_request(asked.group()) and telling_words(clause[asked.end() :]):
+        return clause[asked.end() :]
+    return clause
+
+
+def _is_request(clause: str) -> bool:
+    said = set(words(clause)) | {word.lower() for word in _WORD.findall(clause)}
+    return bool(_PERSONAL & said) and bool(_REQUESTS & said)
+
+
+def _is_letter(text: str) -> bool:
+    """Whether somebody speaks to somebody, and does not only describe."""
+    return any(word.lower() in _PERSONAL | _LETTERS for word in _WORD.findall(text))
 
 
 def describing_clauses(model: Any, texts: Sequence[str]) -> list[Described]:
@@ -67,7 +105,8 @@ def describing_clauses(model: Any, texts: Sequence[str]) -> list[Described]:
         texts: Requests.
     """
     start = time.perf_counter()
-    clauses = [clauses_of(text) for text in texts]
+    # Of what only describes, all describes.
+    clauses = [clauses_of(text) if _is_letter(text) else [] for text in texts]
     parts = [some if len(some) > 1 else parts_of(some[0]) if some else [] for some in clauses]
     gains = iter(_gains(model, [part for some in parts if len(some) > 1 for part in some]))
     worth = [[next(gains) for _ in some] if len(some) > 1 else [0.0] * len(some) for some in parts]
@@ -133,10 +172,21 @@ def _gains(model: Any, parts: Sequence[str]) -> list[float]:
 def _kept(
     parts: Sequence[str], gains: Sequence[float], *, least: float, only_personal: bool
 ) -> list[str]:
-    """Parts that describe nearly as well as the best; the others go, or the personal of them."""
-    best = max(gains, default=0.0)
-    return [
-        part
-        for part, gain in zip(parts, gains, strict=True)
-        if gain >= best - least or (only_personal and not _PERSONAL & set(words(part)))
+    """Parts that describe nearly as well as the best; the others go, or the personal of them.
+
+    Requests are not among them where anything else is; what a part points back at stays with it.
+    """
+    able = [only_personal or not _is_request(part) for part in parts]
+    if not any(able):
+        able = [True] * len(parts)
+    best = max((gain for gain, may in zip(gains, able, strict=True) if may), default=0.0)
+    kept = [
+        may and (gain >= best - least or (only_personal and not _PERSONAL & set(words(part))))
+        for part, gain, may in zip(parts, gains, able, strict=True)
     ]
+    for place in range(len(parts) - 1, 0, -1):
+        first = _WORD.match(parts[place])
+        back = first is not None and first.group().lower() in _POINTING_BACK
+        if kept[place] and back and not only_personal:
+            kept[place - 1] |= able[place - 1] and not _PERSONAL & set(words(parts[place - 1]))
+    return [part for part, keep in zip(parts, kept, strict=True) if keep]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.queries import (
@@ -14,7 +15,7 @@ from genmm_retriever.describing.prompts.queries import (
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.forms import MAX_CONTEXT_WORDS, Reasoning, Reflection
 from genmm_retriever.querying.guard import share_kept
-from genmm_retriever.querying.writing import ask_for, is_builtin, looked_at, write_freely
+from genmm_retriever.querying.writing import Said, ask_for, is_builtin, looked_at, write_freely
 from genmm_retriever.schema import Hit, Query
 
 _SAMPLES = 4
@@ -33,6 +34,7 @@ class Thought:
         tokens: Written, or None if the engine does not say.
         seconds: Spent.
         ok: Whether what came back is right, so that no further search is needed.
+        failed: Whether the model could not be asked: it is not asked again.
     """
 
     context: str
@@ -40,6 +42,7 @@ class Thought:
     tokens: int | None
     seconds: float
     ok: bool = False
+    failed: bool = False
 
 
 class Reasoner:
@@ -64,7 +67,7 @@ class Reasoner:
         thoughts = []
         for said in ask_for(self.model, prompts, Reasoning, seed=self.seed):
             if said.value is None:
-                thoughts.append(Thought("", said.problem, said.tokens, said.seconds))
+                thoughts.append(_none(said))
                 continue
             context = _bounded(said.value.context)
             thoughts.append(Thought(context, _noted(said.value), said.tokens, said.seconds))
@@ -98,7 +101,7 @@ class Reasoner:
         judged = []
         for said in ask_for(self.model, prompts, Reflection, seed=self.seed):
             if said.value is None:
-                judged.append(Thought("", said.problem, said.tokens, said.seconds))
+                judged.append(_none(said))
                 continue
             ok, why = said.value.ok, clean_caption(said.value.wrong_because) or None
             context = "" if ok else _bounded(said.value.context)
@@ -129,7 +132,12 @@ def words_of(hit: Hit) -> str:
         'A dog.'
     """
     known = hit.item.text or hit.evidence.caption or ""
-    return f"{hit.item.title}: {known}" if hit.item.title else known
+    title = hit.item.title
+    return f"{title}: {known}" if title and not known.startswith(title) else known
+
+
+def _none(said: Said[Any]) -> Thought:
+    return Thought("", said.problem, said.tokens, said.seconds, failed=said.failed)
 
 
 def _shown(hit: Hit) -> str:

@@ -170,7 +170,7 @@ class ReasoningRetriever(WrappedRetriever):
         search.steps.append(_step(search, search.pending, spent, changed=bool(search.context)))
         settled = bool(search.rankings) and _first(search.rankings[-1]) == _first(hits)
         search.rankings.append(hits)
-        search.done = settled or self._leads(hits)
+        search.done = settled or search.pending.failed or self._leads(hits)
 
     def _leads(self, hits: Sequence[Hit]) -> bool:
         """Whether the verifier is sure of the first."""

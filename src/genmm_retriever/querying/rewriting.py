@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.prompts.queries import rewrite_prompt
+from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import Generator
 from genmm_retriever.querying.adapters import Draft, QueryAdapter
 from genmm_retriever.querying.clauses import describing_clauses
@@ -34,6 +35,9 @@ class QueryRewriter(QueryAdapter):
             of a written one and no bound on what the builtin model picks.
         seed: Of further attempts where a form could not be filled.
 
+    Raises:
+        InputError: If the share is none, or a name is given for the model.
+
     Examples:
         >>> rewriter = QueryRewriter(model)  # doctest: +SKIP
         >>> rewriter.adapt("Hi! I am looking for a photo of two ...").text  # doctest: +SKIP
@@ -51,6 +55,8 @@ class QueryRewriter(QueryAdapter):
         seed: int = 0,
     ) -> None:
         super().__init__(model)
+        if least_kept is not None and not 0 <= least_kept <= 1:
+            raise InputError(f"least_kept is {least_kept!r}", "give a share, 0 to 1")
         self.min_words, self.least_kept, self.seed = min_words, least_kept, seed
 
     def applies(self, query: Query) -> bool:

@@ -29,12 +29,14 @@ class Said(Generic[FormT]):
         problem: Why not.
         tokens: Written, or None if the engine does not say.
         seconds: Of this one; a batch's are shared evenly.
+        failed: Whether the model could not be asked, and not only gave nothing usable.
     """
 
     value: FormT | None
     problem: str | None
     tokens: int | None
     seconds: float
+    failed: bool = False
 
 
 def ask_for(
@@ -62,7 +64,9 @@ def ask_for(
     for one in written:
         if one.error is not None and (strict or isinstance(one.error, ModelError)):
             raise one.error
-    return [Said(one.value, one.problem, one.tokens, each) for one in written]
+    return [
+        Said(one.value, one.problem, one.tokens, each, one.error is not None) for one in written
+    ]
 
 
 @dataclass(frozen=True)
