@@ -8,7 +8,8 @@ import unicodedata
 MAX_WORDS = 60
 _MAX_CHARS = 200_000
 _LONGEST_LOOP = 12
-_LETTERS = 8
+LETTERS = 8
+"""Characters that a word may take, on average: not every language has blanks between words."""
 _FRESH = 0.4
 """Share of different words below which a long text is a loop."""
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -55,10 +56,9 @@ def quotation(text: str, *, max_words: int) -> str:
     """
     words = _plain(text).split()
     whole = " ".join(_whole_sentences(words[:max_words]) if len(words) > max_words else words)
-    if len(whole) <= _LETTERS * max_words:
+    if len(whole) <= LETTERS * max_words:
         return whole
-    # Not every language has blanks between words.
-    shown = whole[: _LETTERS * max_words]
+    shown = whole[: LETTERS * max_words]
     end = max(shown.rfind(mark) for mark in "\u3002\uff01\uff1f")
     return shown[: end + 1] if end > len(shown) // 2 else shown
 

@@ -26,6 +26,7 @@ _FIRST_WORD, _NEXT_WORD = 5.0, 30.0
 
 log = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
+NumberT = TypeVar("NumberT", int, float)
 
 
 class OutOfPatienceError(Exception):
@@ -83,12 +84,7 @@ def usual_tokens() -> int:
     Raises:
         InputError: If it is no number of tokens.
     """
-    given = os.environ.get(TOKENS_VARIABLE, "").strip()
-    if not given:
-        return TOKENS
-    if not (given.isascii() and given.isdigit() and int(given)):
-        raise InputError(f"{TOKENS_VARIABLE} is {given!r}", "give a number, for example 8000")
-    return int(given)
+    return _usual(TOKENS_VARIABLE, TOKENS, _digits, "give a number, for example 8000")
 
 
 def usual_patience() -> float:
@@ -97,16 +93,27 @@ def usual_patience() -> float:
     Raises:
         InputError: If it is no number of seconds.
     """
-    given = os.environ.get(VARIABLE, "").strip()
+    return _usual(VARIABLE, PATIENCE, float, "give seconds, for example 300")
+
+
+def _digits(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)
+
+
+def _usual(variable: str, default: NumberT, read: Callable[[str], NumberT], hint: str) -> NumberT:
+    """A finite number above nought that the environment may give."""
+    given = os.environ.get(variable, "").strip()
     if not given:
-        return PATIENCE
+        return default
     try:
-        seconds = float(given)
+        number = read(given)
     except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise InputError(f"{VARIABLE} is {given!r}", "give seconds, for example 300")
-    return seconds
+        number = None
+    if number is None or not 0 < number < math.inf:
+        raise InputError(f"{variable} is {given!r}", hint)
+    return number
 
 
 @functools.cache

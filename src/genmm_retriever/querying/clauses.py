@@ -30,7 +30,7 @@ _SHOWING = re.compile(
     r"(?:of|with|showing|where|in which)\s+",
     re.IGNORECASE,
 )
-_LETTERS = frozenset("please thanks thank hello hi hey dear sorry kindly regards".split())  # noqa: SIM905
+_GREETINGS = frozenset("please thanks thank hello hi hey dear sorry kindly regards".split())  # noqa: SIM905
 _REQUESTS = frozenset(
     "please could would can find search searching look looking need want show help".split()  # noqa: SIM905
 )
@@ -94,7 +94,7 @@ def _is_request(clause: str) -> bool:
 
 def _is_letter(text: str) -> bool:
     """Whether somebody speaks to somebody, and does not only describe."""
-    return any(word.lower() in _PERSONAL | _LETTERS for word in _WORD.findall(text))
+    return any(word.lower() in _PERSONAL | _GREETINGS for word in _WORD.findall(text))
 
 
 def describing_clauses(model: Any, texts: Sequence[str]) -> list[Described]:

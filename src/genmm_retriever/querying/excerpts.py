@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
-from genmm_retriever.querying.reasoner import words_of
+from genmm_retriever.describing.cleaning import LETTERS
+from genmm_retriever.querying.reasoner import titled, words_of
 from genmm_retriever.schema import Hit
 
 _CUT = "\u2026"
 _SENTENCE_END = re.compile(r"[.!?][\"')\]\u201d]*\s|[\u3002\uff01\uff1f]|\n\s*\n")
-_LETTERS = 8
-"""Characters that a word may take, on average: not every language has blanks between words."""
 _BEFORE = 0.25
 """Share of the words shown that may stand before the place."""
 
@@ -34,20 +33,19 @@ def excerpt(hit: Hit, max_words: int) -> str:
     """
     text = hit.evidence.caption or ""
     spans = [span for clue in hit.evidence.clues for span in clue.spans if span[1] <= len(text)]
-    short = len(text.split()) <= max_words and len(text) <= _LETTERS * max_words
+    short = len(text.split()) <= max_words and len(text) <= LETTERS * max_words
     if not spans or short:
         return words_of(hit)
     start = _beginning(text, _densest(text, spans, max_words), int(_BEFORE * max_words))
     shown = f"{_CUT} {text[start:]}" if start else text
-    title = hit.item.title
-    return f"{title}: {shown}" if title and not shown.startswith(title) else shown
+    return titled(hit, shown)
 
 
 def _densest(text: str, spans: list[tuple[int, int]], max_words: int) -> int:
     """Where the stretch of so many words begins that holds the most of the clues' characters."""
     places = sorted(spans)
     whole = sum(len(word) + 1 for word in text.split()[:max_words])
-    room = min(whole, _LETTERS * max_words) * (1 - _BEFORE)
+    room = min(whole, LETTERS * max_words) * (1 - _BEFORE)
 
     def held(start: int) -> int:
         return sum(end - first for first, end in places if start <= first and end <= start + room)
@@ -60,5 +58,5 @@ def _beginning(text: str, place: int, words: int) -> int:
     before = [match.end() for match in _SENTENCE_END.finditer(text, 0, place)]
     starts = [match.start() for match in re.finditer(r"\S+", text[:place])]
     nearest = starts[-words] if 0 < words < len(starts) else 0
-    nearest = max(nearest, place - _LETTERS * words)
+    nearest = max(nearest, place - LETTERS * words)
     return max(nearest, before[-1] if before else 0)

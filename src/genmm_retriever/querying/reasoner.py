@@ -131,7 +131,11 @@ def words_of(hit: Hit) -> str:
         >>> words_of(Hit(item=Item(id="1", text="A dog."), score=1, rank=1))
         'A dog.'
     """
-    known = hit.item.text or hit.evidence.caption or ""
+    return titled(hit, hit.item.text or hit.evidence.caption or "")
+
+
+def titled(hit: Hit, known: str) -> str:
+    """Words of an item behind its title, unless they begin with it."""
     title = hit.item.title
     return f"{title}: {known}" if title and not known.startswith(title) else known
 
