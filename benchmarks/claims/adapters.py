@@ -89,8 +89,8 @@ def _gain(arms: dict[str, Arm], better: str, base: str, peers: Sequence[str] = (
     """R@10 of one arm minus that of another; the claim holds if its interval is above nought."""
     value, low, _ = gained(arms[better], arms[base])[TEN]
     first = next(iter(arms))
-    pairs = [(name, base) for name in arms if name != base]
-    pairs += [(name, first) for name in arms if name != first and base != first]
+    pairs = [(name, first) for name in arms if name != first]
+    pairs += [(name, base) for name in arms if base != first and name not in (first, base)]
     return Measurement(
         value,
         peers={name: gained(arms[name], arms[base])[TEN][0] for name in peers},

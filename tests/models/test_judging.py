@@ -61,7 +61,7 @@ def test_a_model_of_one_picture_a_prompt_reads_the_captions(build, picture):
 
 def test_yes_and_no_of_every_model(visual, picture):
     candidates = [*pictures(picture, 2), CandidateView("a thing", None, -3.0)]
-    found, _ = YesNoVerifier(visual).verify(QUERY, candidates)
+    found, _ = YesNoVerifier(visual, prior=False).verify(QUERY, candidates)
     for candidate, value in zip(candidates, found, strict=True):
         prompt = yesno_prompt("a boat", None, candidate.image or candidate.words, visual)
         sums = [

@@ -28,15 +28,16 @@ class Chooser:
     """Adds `liking[words]` for what an option says and `bias[place]` for where it stands.
 
     Letters are tokens of their own, as in every real tokenizer; `fits` gives the log-odds of
-    "yes" for what is shown.
+    "yes" for what is shown if the query is `QUERY`, and `always` whatever is asked.
     """
 
     prompt_style = "instruct"
     eos_token_id = 0
     supports_images = False
 
-    def __init__(self, liking=None, bias=(), *, fits=None, context=None):
+    def __init__(self, liking=None, bias=(), *, fits=None, always=None, context=None):
         self.liking, self.bias, self.fits = dict(liking or {}), list(bias), dict(fits or {})
+        self.always = dict(always or {})
         self.context_length = context
         self.asked = []
 
@@ -67,9 +68,13 @@ class Chooser:
     def score(self, prompts, tails):
         scores = []
         for prompt, tail in zip(prompts, tails, strict=True):
-            shown = prompt.parts[0].text.split("<<<\n")[2].split("\n>>>")[0]
-            said = bytes(tail).decode().lower() == "yes"
-            value = self.fits.get(shown, 0.0) if said else 0.0
+            query, shown = (
+                part.split("\n>>>")[0] for part in prompt.parts[0].text.split("<<<\n")[1:]
+            )
+            value = 0.0
+            if bytes(tail).decode().lower() == "yes":
+                value = self.always.get(shown, 0.0)
+                value += self.fits.get(shown, 0.0) if query == QUERY.text else 0.0
             scores.append(torch.full((len(tail),), value / len(tail)))
         self.asked.append([len(prompts)])
         return scores
@@ -213,6 +218,26 @@ def test_yes_and_no():
     weights = Calibration(yesno_scale=2.0, yesno_bias=1.0)
     scaled, _ = YesNoVerifier(model, calibration=weights).verify(QUERY, texts(5))
     np.testing.assert_allclose(scaled[2], 1 / (1 + np.exp(-7.0)), rtol=1e-6)
+
+
+def test_what_is_likely_to_get_a_yes_whatever_is_asked_gets_none_by_that():
+    fits = {"thing 2": 3.0, "thing 4": -2.0}
+    obeyed = Chooser(fits=fits, always={"thing 1": 8.0})
+    found, parts = YesNoVerifier(obeyed).verify(QUERY, texts(5))
+    without, _ = YesNoVerifier(Chooser(fits=fits), prior=False).verify(QUERY, texts(5))
+    np.testing.assert_allclose(found, without, rtol=1e-6)
+    np.testing.assert_allclose(parts.judged["yes"], without, rtol=1e-6)
+    lifted, _ = YesNoVerifier(obeyed, prior=False).verify(QUERY, texts(5))
+    assert lifted.argmax() == 1
+
+
+def test_the_level_of_yes_is_the_models():
+    """A model that tends to say no, or is asked about one candidate, is not made to doubt."""
+    shy = Chooser(fits={"thing 2": 5.0}, always={f"thing {i}": -2.0 for i in range(5)})
+    found, _ = YesNoVerifier(shy).verify(QUERY, texts(5))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp([2.0, 2.0, -3.0, 2.0, 2.0])), rtol=1e-6)
+    alone, _ = YesNoVerifier(shy).verify(QUERY, texts(1))
+    np.testing.assert_allclose(alone, 1 / (1 + np.exp([2.0])), rtol=1e-6)
 
 
 def test_yes_and_no_within_the_budget():

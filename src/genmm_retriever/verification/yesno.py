@@ -18,18 +18,28 @@ from genmm_retriever.verification.protocol import fill_below, first_stage_order
 from genmm_retriever.verification.showing import Showing
 
 _ANSWERS = (("Yes", "yes", "YES"), ("No", "no", "NO"))
+_NOTHING = "something"
 
 
 class YesNoVerifier:
     """Asks whether each of the best candidates fits: p(yes) / (p(yes) + p(no)).
+
+    Some candidates are likely to get a yes whatever is asked, and a text that orders it may be
+    one of them. So each is also asked about for a query without content, and what its log-odds
+    lie above the median of all there is taken off.
 
     Args:
         model: The language model.
         budget: Candidates that are asked about (None: all), or a whole `Budget`; its time is
             looked at between chunks.
         calibration: Of the log-odds; by default the model's own.
+        prior: Whether what candidates get without content is taken off; it is a second question
+            each.
         chunk: Candidates asked about between two looks at the clock.
         clock: Tells seconds.
+
+    References:
+        Zhao et al., "Calibrate Before Use", ICML 2021, for each candidate by itself.
     """
 
     def __init__(
@@ -38,12 +48,14 @@ class YesNoVerifier:
         *,
         budget: Budget | int | None = 16,
         calibration: Calibration | None = None,
+        prior: bool = True,
         chunk: int = REACH_FIRST,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model = model
         self.budget = budget if isinstance(budget, Budget) else Budget(budget)
         self.calibration = calibration or Calibration.of(model)
+        self.prior = prior
         self._chunk = max(1, chunk)
         self._clock = clock
         self._costs = TokenCosts(model)
@@ -60,7 +72,8 @@ class YesNoVerifier:
             at_least: The hits wanted: so many are asked about even if the budget is smaller.
 
         Returns:
-            Probabilities [n], and as a part `yes`: the probability before it is calibrated.
+            Probabilities [n], and as a part `yes`: the probability before it is calibrated,
+            with what is taken off.
             Candidates not asked about follow below, in the first stage's order.
         """
         start = self._clock()
@@ -70,13 +83,20 @@ class YesNoVerifier:
         size = max(at_least, self._chunk) if timed else max(1, most)
         showing = Showing(self.model, self._costs, query, candidates)
         log_odds = np.full(len(candidates), np.nan)
+        always = np.zeros(len(candidates))
         for begin in range(0, most, size):
             if begin and self.budget.is_spent(self._clock() - start):
                 break
             chunk = asked[begin : begin + size]
-            log_odds[chunk] = self._ask(query, [showing.option(int(i)) for i in chunk])
+            shown = [showing.option(int(i)) for i in chunk]
+            log_odds[chunk] = self._ask(query, shown)
+            if self.prior:
+                always[chunk] = self._ask(QueryView(_NOTHING), shown)
         looked = ~np.isnan(log_odds)
-        known = np.where(looked, log_odds, 0.0)
+        known = np.where(looked, log_odds - always, 0.0)
+        if looked.any():
+            # The level stays the model's: the median of few is not moved by one that is far off.
+            known += np.where(looked, np.median(always[looked]), 0.0)
         probability = sigmoid(self.calibration.yesno(known))
         parts = Parts.unread(candidates, yes=np.where(looked, sigmoid(known), np.nan))
         return fill_below(probability, looked, candidates), parts
