@@ -61,7 +61,7 @@ def _published(folder: Path, manifest: Manifest) -> Iterator[Problem]:
         try:
             manifest.verify(folder, name, full=True)
         except IndexDamagedError as error:
-            yield Problem(name, error.message, _RESTORE)
+            yield Problem(name, f"it {error.message.removeprefix(f'{folder / name} ')}", _RESTORE)
 
 
 def _contents(folder: Path, database: Path) -> Iterator[Problem]:
