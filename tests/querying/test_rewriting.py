@@ -111,8 +111,7 @@ def test_the_builtin_model_keeps_the_clauses_that_describe():
     query = QueryRewriter(Captioner()).adapt(text)
     assert query.text == "two brown dogs on a beach, a dog with a red ball"
     assert query.steps[0].note == (
-        "left out: We argued all weekend about a picture; It looked like this; "
-        "I lost my own copy of it"
+        "left out: We argued all weekend about a picture; I lost my own copy of it"
     )
     assert query.steps[0].tokens == 0
     whole = "two brown dogs run over a wet beach. one dog has a big red ball"
@@ -156,7 +155,7 @@ def test_a_request_that_tells_nothing_is_left_alone():
     text = "Hello there, could you please help me find what I was looking for a while ago? Thanks"
     query = QueryRewriter(Captioner()).adapt(text)
     assert query.text == text
-    assert query.steps[0].note == "all of it describes"
+    assert query.steps[0].note == "nothing to leave out"
 
 
 def test_a_long_request_may_keep_all_of_its_conditions(writer):
@@ -218,13 +217,105 @@ def test_a_request_goes_and_what_it_asks_for_stays(asked, kept):
 def test_what_is_no_letter_is_left_whole(text):
     query = QueryRewriter(CaptionLover()).adapt(text)
     assert query.text == text
-    assert query.steps[0].note == "all of it describes"
+    assert query.steps[0].note == "nothing to leave out"
 
 
 def test_what_a_clause_points_back_at_stays_with_it():
     text = "Hi! I need this one: a small cat. It chases a dog in the garden. Is that possible?"
     assert (
         QueryRewriter(Captioner()).adapt(text).text == "a small cat, It chases a dog in the garden"
+    )
+
+
+class Misjudging(Captioner):
+    """Finds courtesy and small talk to be captions, and nothing else."""
+
+    def score(self, prompts, continuations):
+        scores = []
+        for prompt, tokens in zip(prompts, continuations, strict=True):
+            said = bytes(tokens)
+            talk = any(word in said for word in (b"wrote", b"egards", b"right", b"ishes", b"hurry"))
+            fits = ("Describe" in words_of(prompt)) == talk
+            scores.append(torch.full((len(tokens),), -1.0 if fits else -4.0))
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        # Names and numbers, and what is asked for.
+        (
+            "Hi there! I need the passage about Mr. Thistlewood, e.g. when the bridge was closed "
+            "in 2014. Regards, Anna",
+            "the passage about Mr. Thistlewood, e.g. when the bridge was closed in 2014",
+        ),
+        (
+            "Hello, could you tell me which pump moves 3.5 litres a minute at 12 volts? I wrote it "
+            "down somewhere but lost it.",
+            "which pump moves 3.5 litres a minute at 12 volts, "
+            "I wrote it down somewhere but lost it",
+        ),
+        (
+            "Dear archivist, I would like to know who kept the lighthouse. I believe her name was "
+            "Ottilie Brandvold. Thank you for your trouble.",
+            "who kept the lighthouse, I believe her name was Ottilie Brandvold",
+        ),
+        (
+            "My wife and I are looking for the notice period of a contract for employees; is that "
+            "right?",
+            "My wife and I are looking for the notice period of a contract for employees",
+        ),
+        (
+            "Hello, at 6.55 a.m. I leave. Which gate is it for Lisbon? I am in a hurry and cannot "
+            "look.",
+            "at 6.55 a.m. I leave, Which gate is it for Lisbon, I am in a hurry and cannot look",
+        ),
+        (
+            "Dear Dr. Jones, please find for me the U.S. treaty of approx. 1848 in the town hall "
+            "cellar. Best, J. R. R.",
+            "the U.S. treaty of approx. 1848 in the town hall cellar",
+        ),
+        # What is ruled out.
+        (
+            "I do not want a cat. I do not want a horse. I want a photo of a dog on grass, please.",
+            "I do not want a cat, I do not want a horse, a dog on grass",
+        ),
+        (
+            "Dear colleagues, could you please show me a picture without any people? I would like "
+            "to see only animals on grass. Best wishes, Maria",
+            "without any people, only animals on grass",
+        ),
+        (
+            "I am looking for a picture of a dog that is not black. There must be no people in it.",
+            "a dog that is not black, There must be no people in it",
+        ),
+        # Lists, more than one request, and whole descriptions.
+        (
+            "Hi, I am looking for a photo with the following:\n- a dog\n- a frisbee\n- green\n"
+            "  grass\nThank you so much for your help!\n\nAnna Smith",
+            "a dog, a frisbee, green grass",
+        ),
+        (
+            "Hi! I want a photo of a dog. I also want one of a girl on a swing. Thanks a lot!",
+            "a dog, one of a girl on a swing",
+        ),
+    ],
+)
+@pytest.mark.parametrize("model", [Misjudging, CaptionLover])
+def test_what_is_asked_for_stays_whatever_the_model_finds(model, asked, kept):
+    assert QueryRewriter(model()).adapt(asked).text == kept
+
+
+def test_where_something_is_described_small_talk_goes():
+    text = (
+        "Hi, my boss wants it by tomorrow and I do not know where to begin. Could you show me a "
+        "dog with two girls who paint a wall? There must be no cat. We talked about it at dinner."
+    )
+    query = QueryRewriter(Captioner()).adapt(text)
+    assert query.text == "a dog with two girls who paint a wall, There must be no cat"
+    assert query.steps[0].note == (
+        "left out: my boss wants it by tomorrow and I do not know where to begin; "
+        "We talked about it at dinner"
     )
 
 

@@ -13,14 +13,15 @@ LEAST_KEPT = 0.6
 # What people say of searching, not of what they look for.
 _ASKING = frozenset(
     "image images picture pictures photo photos photograph photographs pic pics shot snapshot "  # noqa: SIM905
-    "look looking looks find finding found search searching searched show showing seek seeking "
-    "like see want wanted wants need needed wish hope hoping please thank thanks kindly appreciate "
-    "appreciated grateful help helpful hi hello hey dear sorry excuse could would possible "
-    "possibly maybe perhaps probably actually really basically simply think thought believe "
-    "guess suppose remember recall forget know sure wonder wondering trouble bother lot kind sort "
-    "ago yesterday earlier recently saw seen came somewhere someone something anything collection "
-    "database archive album gallery item request question asked ask tell say said mention "
-    "let able case matter depict depicts depicting contains containing include includes".split()
+    "look looking looks find finding found search searching searched show showing seek "
+    "seeking like see want wanted wants need needed wish hope hoping please thank thanks "
+    "kindly appreciate appreciated grateful help helpful hi hello hey dear sorry excuse could "
+    "would possible possibly maybe perhaps probably actually really basically simply think "
+    "thought believe guess suppose remember recall forget know sure wonder wondering trouble "
+    "bother lot kind sort ago yesterday earlier recently honestly quickly saw see seen came "
+    "somewhere someone something anything collection database archive album gallery item "
+    "request question asked ask tell say said mention let able case matter favour favor "
+    "describe depict depicts depicting contains containing include includes".split()
 )
 _REFERRING = frozenset("it its this that these those he she him her his they them their".split())  # noqa: SIM905
 
@@ -33,10 +34,18 @@ def telling_words(text: str) -> list[str]:
         ['two', 'dogs', 'run']
     """
     return [
-        word
-        for word in words(text)
-        if word not in _ASKING and (is_content(word) or _is_number(word))
+        word for word in words(text) if (is_content(word) or _is_number(word)) and not asks(word)
     ]
+
+
+def asks(word: str) -> bool:
+    """Whether a word speaks of searching and not of what is looked for.
+
+    Examples:
+        >>> asks("looking"), asks("mentioned"), asks("dog")
+        (True, True, False)
+    """
+    return bool(_ASKING & {word, *all_bases(word)})
 
 
 def share_kept(original: str, rewritten: str) -> float:

@@ -78,7 +78,7 @@ class QueryRewriter(QueryAdapter):
         texts = [query.text or "" for query in queries]
         for query, one in zip(queries, describing_clauses(self.model, texts), strict=True):
             if one.text == query.text:
-                drafts.append(Draft(None, "all of it describes", 0, one.seconds))
+                drafts.append(Draft(None, "nothing to leave out", 0, one.seconds))
                 continue
             fault = self._fault(query.text or "", one.text, self.least_kept or 0.0)
             new = query.model_copy(update={"text": one.text}) if fault is None else None
