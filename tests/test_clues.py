@@ -608,3 +608,17 @@ def test_clues_lead_the_shipped_model_to_passages(builtin, tmp_path):
                 assert hits[0].item.id == wanted
                 check_clues(hits[0])
                 assert any(word in clue.text for clue in hits[0].evidence.clues)
+
+
+def test_words_without_blanks_between_them_are_found(build):
+    """Their characters are several tokens each, and any of them may begin a word."""
+    texts = (
+        "東京の桜は三月の末に満開になります。",
+        "新幹線は一九六四年に開業しました。",
+        "ラーメンは熱いうちに食べます。",
+    )
+    retriever = build(items_of([*texts, *TEXTS]))
+    for asked, wanted in (("桜はいつ満開", "t0"), ("When was the 新幹線 opened?", "t1")):
+        best = retriever.retrieve(asked, k=1, verify="off")[0]
+        assert best.item.id == wanted
+        check_clues(best)
