@@ -76,12 +76,15 @@ def failure(status, message="no", **more):
 
 
 class Server:
-    """Answers each request by `reply(body)`: a status and what becomes JSON, or bytes."""
+    """Answers each request by `reply(body)`: a status and what becomes JSON, or bytes.
+
+    It breaks off `missing` bytes before the end.
+    """
 
     def __init__(self):
         self.seen, self.headers, self.paths = [], [], []
         self.reply = lambda body: completion("yes")
-        self.busy = self.most_busy = 0
+        self.busy = self.most_busy = self.missing = 0
         self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"owner": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -125,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Retry-After-Ms", "1")
         with contextlib.suppress(ConnectionError):
             self.end_headers()
-            self.wfile.write(raw)
+            self.wfile.write(raw[: len(raw) - owner.missing])
+        self.close_connection = self.close_connection or owner.missing > 0
 
     def log_message(self, *args):
         pass
@@ -706,3 +710,31 @@ def test_a_word_that_is_no_key_is_not_hidden(make, server):
     server.reply = lambda body: failure(500, "expected x at position 3")
     with pytest.raises(RemoteError, match="expected x at"):
         make(api_key="x").generate(ask("y"))
+
+
+def test_a_connection_that_breaks_off_is_told_as_that(make, server):
+    server.missing = 10
+    with pytest.raises(RemoteUnreachableError, match="broke off"):
+        make().generate(ask("x"))
+
+
+@pytest.mark.parametrize("form", [None, SCHEMA])
+def test_a_model_that_declines_is_told_as_that(make, server, form):
+    def declining(body, **message):
+        status, answer = completion(None)
+        answer["choices"][0]["finish_reason"] = "stop" if message else "content_filter"
+        answer["choices"][0]["message"].update(message)
+        return status, answer
+
+    model = make()
+
+    def asked():
+        return model.generate(ask("x")) if form is None else model.generate_json(ask("x"), form)
+
+    server.reply = declining
+    with pytest.raises(RemoteRefusedError, match=r"declines to answer this \("):
+        asked()
+    server.reply = lambda body: declining(body, refusal=f"I will not, {KEY}")
+    with pytest.raises(RemoteRefusedError, match=r"answer this: I will not, \*\*\*"):
+        asked()
+    assert len(server.seen) == 2

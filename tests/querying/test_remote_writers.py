@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from genmm_retriever.errors import RemoteError, RemoteKeyError, WriterError
+from genmm_retriever.errors import RemoteError, RemoteKeyError, RemoteRefusedError, WriterError
 from genmm_retriever.models.remote import RemoteGenerator
 from genmm_retriever.querying import Answerer, QueryRewriter, ReasoningRetriever
 from genmm_retriever.schema import Query
@@ -67,6 +67,23 @@ def test_a_search_goes_on_without_a_busy_server(server, writer, searcher):
     found = searcher({"": [("a", 0.3), ("b", 0.2)]})
     hits = ReasoningRetriever(found, writer, rounds=2).retrieve("my dog", k=2)
     assert [hit.item.id for hit in hits] == ["a", "b"]
+
+
+def test_a_prompt_that_a_server_refuses_stops_that_prompt_alone(server, writer, searcher):
+    server.reply = lambda body: failure(400, "the content filter was triggered")
+    query = QueryRewriter(writer).adapt(WORDY)
+    assert query.text == WORDY
+    assert "content filter" in query.steps[0].note
+    with pytest.raises(RemoteRefusedError, match="content filter"):
+        Answerer(searcher({"": [("a", 0.3)]}), writer).ask("what is it?")
+
+
+@pytest.mark.parametrize("sources", [[2, -1, 0, 4000], ["2", "x"], [2, None, 2.5, True, "9" * 999]])
+def test_numbers_that_are_of_no_source_are_passed_over(server, writer, searcher, sources):
+    server.reply = replying(numbers={"found": True, "answer": "A sled.", "sources": sources})
+    answer = Answerer(searcher({"": [("a", 0.3), ("b", 0.2)]}), writer).ask("what is pulled?")
+    assert (answer.text, [hit.item.id for hit in answer.sources]) == ("A sled.", ["b"])
+    assert len(server.seen) == 1
 
 
 def test_an_answer_does_not_and_a_wrong_key_stops_everything(server, writer, searcher):

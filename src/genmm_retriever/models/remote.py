@@ -155,7 +155,7 @@ class RemoteGenerator:
                 by beams), a prompt carries features instead of a picture, or begins the answer.
             RemoteKeyError: If the server refuses the key.
             ModelNotFoundError: If it has no such model.
-            RemoteRefusedError: If it does not take the request.
+            RemoteRefusedError: If it does not take the request, or the model declines to answer.
             RemoteBusyError: If its limit of requests is reached, after all tries.
             RemoteUnreachableError: If it cannot be reached, or (`RemoteTimeoutError`) stays
                 silent, after all tries.
@@ -237,8 +237,13 @@ class RemoteGenerator:
         texts: list[str] = []
         while (missing := request.number - len(texts)) > 0:
             again = replace(request, number=missing, seed=request.seed + len(texts))
-            found, usage, cut = _read(self._completion(again), self._server)
+            answer = self._completion(again)
+            found, usage, cut = _read(answer, self._server)
             spent.append(usage)
+            if not any(found) and (why := _declined(answer)) is not None:
+                from genmm_retriever.models.remote_errors import declined
+
+                raise declined(self.model, self._server, why, self._key)
             if cut and not any(_is_answer(text, request) for text in found):
                 raise self._no_room(request)
             texts += found[:missing]
@@ -292,6 +297,17 @@ class RemoteGenerator:
 def _is_answer(text: str, request: Request) -> bool:
     """Whether anything can be made of an answer that was cut off: of JSON, not without its end."""
     return "}" in text if request.schema is not None else bool(text)
+
+
+def _declined(completion: Any) -> str | None:
+    """Why there are no texts, if a model or a filter refused them; empty if it does not say."""
+    for choice in completion.choices:
+        said = getattr(getattr(choice, "message", None), "refusal", None)
+        if isinstance(said, str) and said:
+            return said
+        if getattr(choice, "finish_reason", None) == "content_filter":
+            return ""
+    return None
 
 
 class _Refusal:

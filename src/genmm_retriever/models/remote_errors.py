@@ -23,6 +23,8 @@ _SLOW_HINT = (
     "set GENMM_WRITER_TIMEOUT to more seconds (patience= and timeout= in Python), or name a "
     "faster model"
 )
+# By name: which HTTP library lies below the SDK depends on its version.
+_BROKEN_OFF = ("RemoteProtocolError", "ReadError")
 _KEY_LIKE = re.compile(r"\bsk-[\w*-]+|\bBearer\s+\S+", re.IGNORECASE)
 
 
@@ -37,6 +39,10 @@ def explained(error: Exception, *, model: str, server: str, key: str) -> GenmmEr
     """
     if isinstance(error, openai.APITimeoutError):
         return RemoteTimeoutError(f"{server} did not answer in time", _SLOW_HINT)
+    if type(error.__cause__).__name__ in _BROKEN_OFF:
+        return RemoteUnreachableError(
+            f"the connection to {server} broke off before its answer was whole", "try again later"
+        )
     if isinstance(error, openai.APIConnectionError):
         return RemoteUnreachableError(
             f"{server} cannot be reached",
@@ -75,6 +81,15 @@ def no_completion(server: str, said: str = "") -> RemoteError:
         f"{server} answered what is no chat completion{said}",
         "check that OPENAI_BASE_URL (base_url= in Python) names an OpenAI-compatible server; it "
         "usually ends in /v1",
+    )
+
+
+def declined(model: str, server: str, said: str, key: str) -> RemoteRefusedError:
+    """The error where a model, or a filter in front of it, does not want to answer."""
+    why = f": {harmless(said, key)}" if said else ""
+    return RemoteRefusedError(
+        f"{model} at {server} declines to answer this{why}",
+        "word it differently, or name another model",
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_CONTEXT_WORDS = 24
 
@@ -73,9 +74,25 @@ class Reflection(_Form):
     context: _Sentence
 
 
+_MOST = 999
+_DIGITS = re.compile(r"[0-9]{1,3}")
+
+
+def _numbers(value: Any) -> Any:
+    """Numbers of sources; a list's elements that cannot be any are passed over."""
+    if not isinstance(value, list):
+        return value
+    read = [int(one) if isinstance(one, str) and _DIGITS.fullmatch(one) else one for one in value]
+    return [one for one in read if type(one) is int and 0 <= one <= _MOST]
+
+
 class GroundedAnswer(_Form):
     """An answer and the numbers of the sources that it rests on; numbers of none do not count."""
 
     found: bool
     answer: Annotated[str, Field(max_length=800)]
-    sources: Annotated[list[Annotated[int, Field(ge=0, le=999)]], Field(max_length=20)]
+    sources: Annotated[
+        list[Annotated[int, Field(ge=0, le=_MOST)]],
+        Field(max_length=20),
+        BeforeValidator(_numbers),
+    ]

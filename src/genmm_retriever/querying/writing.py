@@ -13,7 +13,7 @@ from genmm_retriever.corpus.images import open_image
 from genmm_retriever.describing import clean_caption
 from genmm_retriever.describing.looking import picture_part
 from genmm_retriever.describing.prompts import style_of
-from genmm_retriever.errors import CapabilityError, ImageError, ModelError
+from genmm_retriever.errors import CapabilityError, ImageError, ModelError, RemoteRefusedError
 from genmm_retriever.models.base import Generator, ImagePart, Prompt
 from genmm_retriever.schema import Hit, Query
 
@@ -49,12 +49,13 @@ def ask_for(
 ) -> list[Said[FormT]]:
     """Filled forms, one a prompt; a form that cannot be filled is no error.
 
-    Nor is a remote engine that is busy or out of reach, unless `strict`: a search goes on
-    without its help. Nobody is asked twice for what no form of asking mends.
+    Nor is a remote engine that is busy, out of reach, or refuses this one request, unless
+    `strict`: a search goes on without its help. Nobody is asked twice for what no form of asking
+    mends.
 
     Raises:
         ModelError: If a model cannot be used: a refused key, an unknown name, a missing package.
-        RemoteError: If `strict` and a remote engine is busy or out of reach.
+        RemoteError: If `strict` and a remote engine is busy, out of reach, or refuses.
     """
     from genmm_retriever.models.structured import write_json
 
@@ -62,7 +63,8 @@ def ask_for(
     written = write_json(model, prompts, form, seed=seed)
     each = (time.perf_counter() - start) / max(1, len(prompts))
     for one in written:
-        if one.error is not None and (strict or isinstance(one.error, ModelError)):
+        usable = isinstance(one.error, RemoteRefusedError) or not isinstance(one.error, ModelError)
+        if one.error is not None and (strict or not usable):
             raise one.error
     return [
         Said(one.value, one.problem, one.tokens, each, one.error is not None) for one in written
