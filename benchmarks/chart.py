@@ -10,6 +10,7 @@ from html import escape
 from benchmarks.report import Result
 
 MEASURES = ("recall@1", "recall@5", "recall@10")
+_SEPARATOR = " minus "
 _COLOURS = ("#9ecae1", "#4292c6", "#084594")
 _LEFT, _WIDTH, _TOP, _ROW, _FOOT = 430, 460, 64, 54, 34
 _FONT = "font-family='Helvetica, Arial, sans-serif'"
@@ -33,12 +34,15 @@ class Row:
 
 
 def rows_of(results: Sequence[Result]) -> list[Row]:
-    """All differences that results tell, in their order."""
+    """All differences that results tell, in their order; of two that mirror each other the last."""
     found = []
     for result in results:
         details = result.get("details", {})
-        for pair, values in details.get("differences", {}).items():
-            if all(name in values for name in MEASURES):
+        told = [*details.get("differences", {})]
+        for place, pair in enumerate(told):
+            mirrored = _SEPARATOR.join(reversed(pair.split(_SEPARATOR)))
+            values = details["differences"][pair]
+            if mirrored not in told[place:] and all(name in values for name in MEASURES):
                 ends = tuple(values[name] for name in MEASURES)
                 found.append(Row(result["name"], pair, details["queries"], ends))
     return found
