@@ -289,6 +289,67 @@ class Misjudging(Captioner):
             "I am looking for a picture of a dog that is not black. There must be no people in it.",
             "a dog that is not black, There must be no people in it",
         ),
+        (
+            "I don't need pictures of the mayor, but of his wife opening the new swimming pool.",
+            "I don't need pictures of the mayor, his wife opening the new swimming pool",
+        ),
+        (
+            "Show me anything but cats: I need house pets, for instance hamsters or guinea pigs.",
+            "Show me anything but cats, house pets, for instance hamsters or guinea pigs",
+        ),
+        (
+            "What I don't want: dogs on a lead. What I want: dogs running freely on the beach.",
+            "What I don't want, dogs on a lead, dogs running freely on the beach",
+        ),
+        (
+            "Hello! I need a bicycle leaning on a fence. We can't use anything that shows faces.",
+            "a bicycle leaning on a fence, We can't use anything that shows faces",
+        ),
+        # Courtesy is only what is nothing else.
+        (
+            "Please find me children at a fair where they eat candy floss, and a clown behind.",
+            "children at a fair where they eat candy floss, a clown behind",
+        ),
+        (
+            "Could you find a chef who makes sushi, please, with a very long knife and a hat?",
+            "a chef who makes sushi, a very long knife and a hat",
+        ),
+        (
+            "Sorry to bother you but I need a picture of a nurse. There must be no doctor in it.",
+            "a nurse, There must be no doctor in it",
+        ),
+        (
+            "Thanks for the last lot, they were great! Now I need a skateboarder jumping high.",
+            "a skateboarder jumping high",
+        ),
+        (
+            "Hi! I was hoping for a picture of a waiter at work. Everybody else should laugh.",
+            "a waiter at work, Everybody else should laugh",
+        ),
+        (
+            "Please find me a steam train on a viaduct. If possible with mountains behind it.",
+            "a steam train on a viaduct, If possible with mountains behind it",
+        ),
+        # The asking ends before what is asked for, and does not reach into it.
+        (
+            "Do you have anything showing a picture frame with no picture in it, on a wall?",
+            "a picture frame with no picture in it, on a wall",
+        ),
+        (
+            "Could you tell me who said that he wanted to see the world before he died?",
+            "who said that he wanted to see the world before he died",
+        ),
+        (
+            "Please send us the photo of the soldiers handing out chewing gum to the children.",
+            "the soldiers handing out chewing gum to the children",
+        ),
+        # Mails.
+        (
+            "Hi,\n\nCan you resend this one?\n\nOn Monday, 3 March 2024, A. <a@b.example> wrote:\n"
+            "> Please find me a photo of a white horse in the snow.\n> Regards\n> Anna\n-- \n"
+            "Jane Doe\nPicture Editor\n07700 900123",
+            "Can you resend this one, a white horse in the snow",
+        ),
         # Lists, more than one request, and whole descriptions.
         (
             "Hi, I am looking for a photo with the following:\n- a dog\n- a frisbee\n- green\n"

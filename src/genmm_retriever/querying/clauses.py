@@ -28,7 +28,7 @@ _NEARLY = 0.1
 _MUCH = 0.35
 """Nats a token by which any other clause may; captions themselves differ by that."""
 _FEW_WORDS = 5
-"""A clause of fewer says too little for the model to judge it."""
+"""A clause of fewer says too little for the model to judge it, or others by it."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ def describing_clauses(model: Any, texts: Sequence[str]) -> list[Described]:
     # Of what only describes, all describes.
     clauses = [clauses_of(text) if is_letter(text) else [] for text in texts]
     parts = [some if len(some) > 1 else parts_of(some[0]) if some else [] for some in clauses]
-    judged = [some if len(some) > 1 else [] for some in parts]
-    gains = iter(_gains(model, [part.asked for some in judged for part in some]))
-    worth = [[next(gains) for _ in some] for some in judged]
+    # One by one: in another company a sum may come out otherwise, and with it what is kept.
+    worth = [
+        _gains(model, [part.asked for part in some] if len(some) > 1 else []) for some in parts
+    ]
     seconds = (time.perf_counter() - start) / max(1, len(texts))
     found: list[Described] = []
     for text, whole, some, own in zip(texts, clauses, parts, worth, strict=True):
@@ -90,9 +91,13 @@ def _gains(model: Any, parts: Sequence[str]) -> list[float]:
 def _kept(parts: Sequence[Clause], gains: Sequence[float], *, one_clause: bool) -> list[Clause]:
     """The parts that stay; all of them where none describes as a caption does."""
     telling = [part.is_personal or part.leads for part in parts]
-    describing = [gain for gain, tells in zip(gains, telling, strict=True) if not tells]
-    asked = [gain for gain, part in zip(gains, parts, strict=True) if part.must_stay]
-    best = max(describing + asked, default=max(gains))
+    able = [
+        (gain, len(part.text.split()) >= _FEW_WORDS)
+        for gain, part, tells in zip(gains, parts, telling, strict=True)
+        if part.must_stay or not tells
+    ]
+    long = [gain for gain, is_long in able if is_long]
+    best = max(long or [gain for gain, _ in able] or gains)
     if best < _LIKE_A_CAPTION:
         return list(parts)
     return [

@@ -6,63 +6,28 @@ All of it goes by the words alone. What is not surely courtesy stays for others 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from genmm_retriever.identifiers.keywords import words
+from genmm_retriever.querying import letter_words as known
 from genmm_retriever.querying.guard import asks, telling_words
 
-PERSONAL = frozenset("i i'm i've i'd i'll me my mine we we're we'd us our you your".split())  # noqa: SIM905
-"""Words of whoever asks, and of whoever is asked."""
-_POINT = re.compile(r"\s*(?:[-*\u2022]|\d+[.)])\s+")
-_STOP = re.compile(r"(?<=[!?:;])\s+|(?<=\.)\s+(?![a-z])")
+_POINT = re.compile(r" ?(?:[-*\u2022]|\d+[.)]) ")
+_STOP = re.compile(r"(?<=[!?:;])\s|(?<=\.)\s(?![a-z])")
 _ABBREVIATED = re.compile(
     # Initials, and what is shortened by points; then words that are shortened by their end.
     r"(?:\b[A-Za-z](?:\.[A-Za-z])*|"
-    r"\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|no|nos|vol|pp|fig|approx|ca|etc|inc|ltd|dept))\.$",
+    r"\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|no|nos|vol|pp|fig|approx|ca|etc|inc|ltd|dept|tel))\.$",
     re.IGNORECASE,
 )
 _SHORT = 12
 """Characters that an abbreviation with its points has at most."""
+_NAME, _SIGNED = 3, 6
+"""Words that a name below a letter has at most, and what stands below it: a title, a number."""
 _BLANKS = re.compile(r"[^\S\r\n]+")
 _EDGES = ' .,;:!?-"\u201c\u201d'
-_GREETING = re.compile(
-    r"\s*(?:(?:hi|hello|hey|dear|good (?:morning|afternoon|evening|day))\b"
-    r"[^,!?:;\n]{0,40}[,!]\s*)+",
-    re.IGNORECASE,
-)
-_COURTESY = re.compile(
-    r"(?:many |warm |kind |best |with )*(?:thanks|thank you|thx|cheers|regards|wishes|greetings|"
-    r"sincerely|yours (?:truly|sincerely|faithfully)|all the best|best$|best,|take care|"
-    r"have an? (?:nice|good|great|lovely)|looking forward|please let (?:me|us) know|"
-    r"sorry (?:for|to)|excuse me|(?:just )?(?:one|a )? ?quick question|"
-    r"(?:is|was) (?:that|this|it) (?:right|possible|correct|true|ok|okay)$)",
-    re.IGNORECASE,
-)
-_SHOWING = re.compile(
-    r".*\b(?:photo|photograph|picture|pic|image|shot|snapshot)s?\s+"
-    r"(?:of|with|showing|where|in which)\s+",
-    re.IGNORECASE,
-)
-_GREETS = frozenset("please thanks thank thx hello hi hey dear sorry kindly regards".split())  # noqa: SIM905
-_REQUESTS = frozenset(
-    "please could would can find search searching look looking need want show help tell know"  # noqa: SIM905
-    " give send".split()
-)
-_UNNAMED = frozenset("it this that them these those i we you i'm we're i've we've".split())  # noqa: SIM905
-"""A request that goes on so names nothing, or tells."""
-_OBJECTS = frozenset("me us mine".split())  # noqa: SIM905
-_POINTING_ON = re.compile(r"\b(?:as follows|the following|like this)$", re.IGNORECASE)
-_ENDING = re.compile(r"[,\s]+(?:please|thanks|thank you|thx)$", re.IGNORECASE)
-_NEGATED = re.compile(r"\b(?:no|not|without|never|neither|nor|except|only|\w+n't)\b", re.IGNORECASE)
-_REFUSED = re.compile(r"\b(?:do not|don't|not|no longer)\s+(?:want|need|look|like)", re.IGNORECASE)
-_JOINING = re.compile(
-    r"(?:(?:and|but|or|of|with|about|from|for|that|in which|on which|"
-    r"showing|there is|there are)\s+)+",
-    re.IGNORECASE,
-)
-_PARTS = re.compile(r",\s+|\s+(?=(?:that|which|where)\s+(?:I|we|you)\b)", re.IGNORECASE)
-_WORD = re.compile(r"[\w'-]+")
+_WORD = re.compile(r"[\w'\u2019-]+")
 
 
 @dataclass(frozen=True)
@@ -84,12 +49,12 @@ class Clause:
     @property
     def is_personal(self) -> bool:
         """Whether it speaks of whoever asks, or to whoever is asked."""
-        return bool(PERSONAL & _said(self.text))
+        return bool(known.PERSONAL & _said(self.text))
 
     @property
     def is_negated(self) -> bool:
         """Whether it may rule something out."""
-        return _NEGATED.search(self.text) is not None
+        return known.NEGATED.search(self.text) is not None
 
     @property
     def has_names(self) -> bool:
@@ -104,7 +69,7 @@ class Clause:
         if self.text.isupper():
             return False
         later = _WORD.findall(self.text)[1:]
-        return any(word[0].isupper() and word.lower() not in PERSONAL for word in later)
+        return any(word[0].isupper() and _plain(word) not in known.PERSONAL for word in later)
 
     @property
     def is_request(self) -> bool:
@@ -116,28 +81,31 @@ class Clause:
             >>> Clause("I need it for my homework").is_request
             False
         """
-        found = [word.group().lower() for word in _WORD.finditer(self.text)]
+        found = _spoken(self.text)
         first = _first_telling(found)
-        asking = found[:first]
-        if first == len(found) or not (PERSONAL | {"please"}) & {*asking}:
-            return False
+        asking = {*found[:first]}
         # What somebody has been looking for is told, in a clause of its own.
-        if not _REQUESTS & {*asking} or "been" in asking:
+        if first == len(found) or not known.REQUESTS & asking or "been" in asking:
+            return False
+        if not (known.PERSONAL | {"please", "pls"}) & asking:
             return False
         left = words(trimmed(self.text))
-        return not (left and left[0] in _UNNAMED)
-
-    @property
-    def must_stay(self) -> bool:
-        """Whether it says what is looked for by its form, or holds what is found by its words."""
-        asks_much = self.is_question and len(telling_words(self.text)) > 1
-        asks = not self.leads and (asks_much or self.is_request or self.refuses)
-        return self.is_point or asks or self.has_names
+        return not (left and left[0] in known.UNNAMED)
 
     @property
     def refuses(self) -> bool:
         """Whether somebody says what is not wanted."""
-        return self.is_personal and _REFUSED.search(self.text) is not None
+        return self.is_personal and known.REFUSED.search(self.text) is not None
+
+    @property
+    def must_stay(self) -> bool:
+        """Whether it says what is looked for by its form, or holds what is found by its words."""
+        if self.is_point or self.refuses or self.has_names:
+            return True
+        if self.leads:
+            return False
+        asks_much = self.is_question and len(telling_words(self.text)) > 1
+        return asks_much or self.is_request or known.CONDITION.match(self.text) is not None
 
     @property
     def asked(self) -> str:
@@ -147,7 +115,7 @@ class Clause:
 
 def is_letter(text: str) -> bool:
     """Whether somebody speaks to somebody, and does not only describe."""
-    return bool((PERSONAL | _GREETS) & _said(text))
+    return bool((known.PERSONAL | known.GREETS) & _said(text))
 
 
 def clauses_of(text: str) -> list[Clause]:
@@ -161,19 +129,25 @@ def clauses_of(text: str) -> list[Clause]:
         >>> [one.text for one in clauses_of("I want:\n- a dog\n- a cat\nThank you!\n\nAnna")]
         ['a dog', 'a cat']
     """
-    found: list[Clause] = []
-    signed = False
     text = _BLANKS.sub(" ", text)
-    for block, is_point in _blocks(_GREETING.sub("", text, count=1)):
-        for sentence in _sentences(block):
-            bare = _ENDING.sub("", sentence.strip(_EDGES))
-            signs = signed and len(bare.split()) <= 3 and bare.istitle()
-            signed = _COURTESY.match(bare) is not None
-            if signs or signed or not telling_words(_POINTING_ON.sub("", bare)):
-                continue
-            shown = _shown(bare)
-            end = sentence.rstrip(' "\u201d')[-1:]
-            found.append(Clause(shown, end == "?", end == ":", is_point))
+    greeting = known.GREETING.match(text)
+    found: list[Clause] = []
+    closed: int | None = None
+    greeted = False
+    blocks = enumerate(_blocks(text[greeting.end() :] if greeting else text))
+    sentences = [(n, point, one) for n, (block, point) in blocks for one in _sentences(block)]
+    for place, (block, is_point, sentence) in enumerate(sentences, 1):
+        bare = known.PREFACE.sub("", known.ENDING.sub("", sentence.strip(_EDGES)), count=1)
+        is_name = bare.istitle() and len(bare.split()) <= _NAME
+        if closed is not None and (is_name or (block == closed and len(bare.split()) <= _SIGNED)):
+            continue
+        if greeted and is_name and place == len(sentences):
+            continue
+        end = sentence.rstrip(' "\u201d')[-1:]
+        greeted = known.COURTESY.match(bare) is not None
+        closed = block if known.CLOSING.match(bare) else None
+        if not greeted and (_tells(bare) or (end == ":" and known.REFUSED.search(bare))):
+            found.append(Clause(_shown(bare), end == "?", end == ":", is_point))
     return found
 
 
@@ -184,7 +158,8 @@ def parts_of(clause: Clause) -> list[Clause]:
         >>> [one.text for one in parts_of(Clause("find what I saw, in which a dog runs, thanks"))]
         ['in which a dog runs']
     """
-    return [Clause(part) for part in _PARTS.split(clause.text) if telling_words(part)]
+    parts = known.PARTS.split(clause.text)
+    return [Clause(part) for part in parts if _tells(part) and not known.COURTESY.match(part)]
 
 
 def trimmed(part: str) -> str:
@@ -195,29 +170,52 @@ def trimmed(part: str) -> str:
         'a cup of coffee'
         >>> trimmed("in which a dog runs"), trimmed("A man looking at me")
         ('a dog runs', 'A man looking at me')
+        >>> trimmed("I don't need the whole cathedral")
+        "I don't need the whole cathedral"
     """
-    found = list(_WORD.finditer(part))
-    first = _first_telling([word.group() for word in found])
-    asked = [n for n in range(first) if _asks(found[n].group().lower())]
-    asked = asked if first < len(found) else []
-    left = part[found[asked[-1]].end() :].lstrip(" ,") if asked else part
-    joining = _JOINING.match(left)
-    return left[joining.end() :] if joining else left
+    places = list(_WORD.finditer(part))
+    found = [_plain(word.group()) for word in places]
+    first = _first_telling(found)
+    if first == len(found):
+        return _unjoined(part)
+    asked = [
+        n
+        for n in range(first)
+        if (found[n] in known.OBJECTS or asks(found[n]))
+        and not known.WONDERING.search(part, 0, places[n].start())
+    ]
+    # A picture frame is no frame.
+    if asked and asked[-1] == first - 1 and found[first - 1] in known.SHOTS:
+        asked = asked if found[first] in ("no", "not", "without") else asked[:-1]
+    if not asked:
+        return _unjoined(part)
+    end = places[asked[-1]].end()
+    return part if known.REVERSING.search(part, 0, end) else _unjoined(part[end:].lstrip(" ,"))
+
+
+def _unjoined(part: str) -> str:
+    """A part without what joins it to what stood before."""
+    joining = known.JOINING.match(part)
+    return part[joining.end() :] if joining else part
 
 
 def _blocks(text: str) -> Iterator[tuple[str, bool]]:
     """Paragraphs and points of lists, their lines joined, and whether each is a point."""
     held: list[str] = []
     is_point = False
-    for line in text.splitlines():
+    for whole in text.splitlines():
+        line = known.QUOTED.sub("", whole, count=1) if whole[:1] == ">" else whole
+        if known.SIGNATURE.match(line):
+            break
         begins = _POINT.match(line)
+        is_blank = not line.strip() or known.MAIL_LINE.match(line) is not None
         # A point goes on where its next line is set in; what is not ends it.
-        ends = not line.strip() or begins or (is_point and not line[:1].isspace())
+        ends = is_blank or begins or (is_point and not line[:1].isspace())
         if ends and held:
             yield " ".join(held), is_point
         if ends:
             held, is_point = [], begins is not None
-        if line.strip():
+        if not is_blank:
             held.append(line[begins.end() :].strip() if begins else line.strip())
     if held:
         yield " ".join(held), is_point
@@ -233,25 +231,42 @@ def _sentences(block: str) -> Iterator[str]:
     yield block[start:]
 
 
+def _tells(clause: str) -> bool:
+    """Whether anything is left of a clause but searching, and pointing at what follows."""
+    left = known.POINTING_ON.sub("", clause)
+    return bool(telling_words(left)) or known.PLACED.search(left) is not None
+
+
 def _shown(clause: str) -> str:
     """What a photo is asked for of; any other clause as it is."""
-    asked = _SHOWING.match(clause)
-    if asked is None or not telling_words(clause[asked.end() :]):
+    asked = known.SHOWING.match(clause)
+    if asked is None or not _tells(clause[asked.end() :]):
         return clause
-    said = _said(asked.group())
-    is_asked = PERSONAL & said and _REQUESTS & said and not _REFUSED.search(asked.group())
-    return clause[asked.end() :] if is_asked and not telling_words(asked.group()) else clause
+    before = _spoken(asked.group())
+    if not known.PERSONAL & {*before} or known.REFUSED.search(asked.group()):
+        return clause
+    others = [word for word in before if word not in known.TIMES]
+    return clause[asked.end() :] if _first_telling(others) == len(others) else clause
 
 
-def _first_telling(found: list[str]) -> int:
+def _first_telling(found: Sequence[str]) -> int:
     """Where the first word stands that tells anything; the length if there is none."""
-    return next((n for n, word in enumerate(found) if telling_words(word)), len(found))
+    for place, word in enumerate(found):
+        before, after = found[max(place - 1, 0)], found[place + 1 : place + 2]
+        asked_for = word in known.FETCHING and known.OBJECTS & {*after}
+        longed_for = word == "love" and before in known.LONGING
+        if not asked_for and not longed_for and telling_words(word):
+            return place
+    return len(found)
 
 
-def _asks(word: str) -> bool:
-    """Whether a word ends asking: one of searching, or for whom."""
-    return word in _OBJECTS or asks(word)
+def _spoken(text: str) -> list[str]:
+    return [_plain(word) for word in _WORD.findall(text)]
 
 
 def _said(text: str) -> set[str]:
-    return {word.lower() for word in _WORD.findall(text)}
+    return {*_spoken(text)}
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("\u2019", "'")
