@@ -52,7 +52,8 @@ COURTESY = _anycase(
 )
 """At the beginning of a clause that says nothing else."""
 CLOSING = _anycase(
-    r"(?:many |warm |kind |best |with )*(?:regards|wishes|yours|sincerely|love|best,)"
+    r"(?:many |warm |kind |best |with )*"
+    r"(?:regards|wishes(?=$|,| (?:from|to)\b)|yours\b|sincerely|love\b|best,)"
 )
 """Courtesy that a name follows, and whatever stands below it."""
 ENDING = _anycase(r"[,\s]+(?:please|pls|thanks|thank you|thx)$")
