@@ -332,6 +332,10 @@ class Misjudging(Captioner):
         ),
         # The asking ends before what is asked for, and does not reach into it.
         (
+            "Excuse me, is there a photo of the Hello Kitty train in Japan, with a conductor?",
+            "the Hello Kitty train in Japan, a conductor",
+        ),
+        (
             "Do you have anything showing a picture frame with no picture in it, on a wall?",
             "a picture frame with no picture in it, on a wall",
         ),

@@ -9,6 +9,7 @@ PERSONAL = frozenset(
 )
 """Words of whoever asks, and of whoever is asked."""
 GREETS = frozenset("please pls thanks thank thx hello hi hey dear sorry kindly regards".split())  # noqa: SIM905
+HAILING = frozenset("hello hi hey dear".split())  # noqa: SIM905
 REQUESTS = frozenset(
     "please pls could would can find search searching look looking need want show help tell "  # noqa: SIM905
     "know give send".split()

@@ -184,6 +184,9 @@ def trimmed(part: str) -> str:
         if (found[n] in known.OBJECTS or asks(found[n]))
         and not known.WONDERING.search(part, 0, places[n].start())
     ]
+    # "Hello Kitty" is a name.
+    if first and found[first - 1] in known.HAILING and places[first].group()[0].isupper():
+        asked = [n for n in asked if n < first - 1]
     # A picture frame is no frame.
     if asked and asked[-1] == first - 1 and found[first - 1] in known.SHOTS:
         asked = asked if found[first] in ("no", "not", "without") else asked[:-1]
