@@ -95,9 +95,12 @@ class Captioner:
     def score(self, prompts, continuations):
         scores = []
         for prompt, tokens in zip(prompts, continuations, strict=True):
-            fits = ("Describe" in words_of(prompt)) == (b"dog" in bytes(tokens))
+            fits = ("Describe" in words_of(prompt)) == self.is_caption(bytes(tokens))
             scores.append(torch.full((len(tokens),), -1.0 if fits else -4.0))
         return scores
+
+    def is_caption(self, said):
+        return b"dog" in said
 
     def generate(self, prompts, **options):
         raise AssertionError("nothing needs to be written")
@@ -230,14 +233,8 @@ def test_what_a_clause_points_back_at_stays_with_it():
 class Misjudging(Captioner):
     """Finds courtesy and small talk to be captions, and nothing else."""
 
-    def score(self, prompts, continuations):
-        scores = []
-        for prompt, tokens in zip(prompts, continuations, strict=True):
-            said = bytes(tokens)
-            talk = any(word in said for word in (b"wrote", b"egards", b"right", b"ishes", b"hurry"))
-            fits = ("Describe" in words_of(prompt)) == talk
-            scores.append(torch.full((len(tokens),), -1.0 if fits else -4.0))
-        return scores
+    def is_caption(self, said):
+        return any(word in said for word in (b"wrote", b"egards", b"right", b"ishes", b"hurry"))
 
 
 @pytest.mark.parametrize(

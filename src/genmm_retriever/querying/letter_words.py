@@ -8,8 +8,8 @@ PERSONAL = frozenset(
     "i i'm im i've ive i'd i'll me my mine we we're we'd we've us our you u your".split()  # noqa: SIM905
 )
 """Words of whoever asks, and of whoever is asked."""
-GREETS = frozenset("please pls thanks thank thx hello hi hey dear sorry kindly regards".split())  # noqa: SIM905
 HAILING = frozenset("hello hi hey dear".split())  # noqa: SIM905
+GREETS = HAILING | frozenset("please pls thanks thank thx sorry kindly regards".split())  # noqa: SIM905
 REQUESTS = frozenset(
     "please pls could would can find search searching look looking need want show help tell "  # noqa: SIM905
     "know give send".split()
@@ -29,6 +29,9 @@ def _anycase(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
 
+_WARMLY = r"(?:many |warm |kind |best |with )*"
+_WISHES = r"regards|wishes(?=$|,| (?:from|to)\b)|sincerely|best,|"
+
 GREETING = _anycase(
     r"\s*(?:(?:hi|hello|hey|dear|good (?:morning|afternoon|evening|day))\b"
     r"(?:[^\S\n]+[^\s,!?:;]+){0,4}[,!]\s*|(?:hi|hello|hey) (?:there|all|team|guys|everyone)\s+)+"
@@ -41,10 +44,9 @@ PREFACE = _anycase(
 )
 """Courtesy before a sentence that goes on."""
 COURTESY = _anycase(
-    r"(?:many |warm |kind |best |with )*"
-    r"(?:thanks|thank you(?=$|[,!]| (?:for|so|very|a lot|again|in|to)\b)|thx|cheers|regards|"
-    r"wishes(?=$|,| (?:from|to)\b)|greetings(?=$|,| from\b)|sincerely|"
-    r"yours (?:truly|faithfully|sincerely)|all the best|best$|best,|"
+    rf"{_WARMLY}(?:{_WISHES}"
+    r"thanks|thank you(?=$|[,!]| (?:for|so|very|a lot|again|in|to)\b)|thx|cheers|"
+    r"greetings(?=$|,| from\b)|yours (?:truly|faithfully|sincerely)|all the best|best$|"
     r"have an? (?:nice|good|great|lovely)|(?:i am |i'm |we )?look(?:ing)? forward to (?:hear|your)|"
     r"take care$|please let (?:me|us) know|sorry (?:for|to)|excuse me|"
     r"(?:just )?(?:one |a )?quick question|"
@@ -52,10 +54,7 @@ COURTESY = _anycase(
     r"(?:yours|love|bye|ta|hiya)(?:,? \w+){0,2}$)"
 )
 """At the beginning of a clause that says nothing else."""
-CLOSING = _anycase(
-    r"(?:many |warm |kind |best |with )*"
-    r"(?:regards|wishes(?=$|,| (?:from|to)\b)|yours\b|sincerely|love\b|best,)"
-)
+CLOSING = _anycase(rf"{_WARMLY}(?:{_WISHES}yours\b|love\b)")
 """Courtesy that a name follows, and whatever stands below it."""
 ENDING = _anycase(r"[,\s]+(?:please|pls|thanks|thank you|thx)$")
 MAIL_LINE = _anycase(r"\s*(?:(?:from|to|cc|subject|date|sent): .*|on .{5,80} wrote:|-{3,}.*)$")

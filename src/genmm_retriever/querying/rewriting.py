@@ -24,9 +24,9 @@ class QueryRewriter(QueryAdapter):
     """A verbose request becomes short constraints (as in arXiv 2602.07125).
 
     Short queries, and those with a picture, are left alone. A rewriting that drops more than 40
-    percent of the query's telling words is not taken. The builtin model writes nothing: it keeps
-    the clauses that describe, word by word, and of a single clause the parts that do; what it
-    leaves out may be most of the words, and is told.
+    percent of the query's telling words is not taken. The builtin model writes nothing: it drops
+    courtesy and the words of asking, and small talk beside a clause that describes; the rest
+    stays word by word. What it leaves out may be most of the words, and is told.
 
     Args:
         model: Writes.

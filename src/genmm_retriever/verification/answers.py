@@ -11,6 +11,8 @@ import torch
 from genmm_retriever.errors import ModelError
 from genmm_retriever.models.base import MLLM, ImagePart, Prompt
 
+CONTENT_FREE = "something"
+"""A query that asks for nothing: what is answered to it is answered whatever is asked."""
 _BEFORE = ("", " ", "\n", "(")
 _AT_ONCE = 16
 """Pictures, or prompts without any, in one pass."""

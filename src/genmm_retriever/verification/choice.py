@@ -10,7 +10,7 @@ import numpy as np
 from genmm_retriever.describing.prompts import OPTION_LETTERS, choice_prompt
 from genmm_retriever.errors import InputError
 from genmm_retriever.models.base import MLLM
-from genmm_retriever.verification.answers import Answers
+from genmm_retriever.verification.answers import CONTENT_FREE, Answers
 from genmm_retriever.verification.budget import Budget
 from genmm_retriever.verification.calibration import Calibration, sigmoid
 from genmm_retriever.verification.costs import TokenCosts
@@ -19,7 +19,6 @@ from genmm_retriever.verification.protocol import fill_below, first_stage_order
 from genmm_retriever.verification.showing import Showing
 
 GROUP = 10
-_NOTHING = "something"
 
 
 class ChoiceVerifier:
@@ -166,7 +165,7 @@ class ChoiceVerifier:
         if not self.prior:
             return np.zeros(count)
         if count not in self._priors:
-            alike = choice_prompt(_NOTHING, None, [_NOTHING] * count, self.model)
+            alike = choice_prompt(CONTENT_FREE, None, [CONTENT_FREE] * count, self.model)
             self._priors[count] = self._answers(count).logprobs([alike])[0]
         return self._priors[count]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from genmm_retriever.describing.prompts import yesno_prompt
 from genmm_retriever.models.base import MLLM, ImagePart
-from genmm_retriever.verification.answers import Answers
+from genmm_retriever.verification.answers import CONTENT_FREE, Answers
 from genmm_retriever.verification.budget import Budget
 from genmm_retriever.verification.calibration import REACH_FIRST, Calibration, sigmoid
 from genmm_retriever.verification.costs import TokenCosts
@@ -18,7 +18,6 @@ from genmm_retriever.verification.protocol import fill_below, first_stage_order
 from genmm_retriever.verification.showing import Showing
 
 _ANSWERS = (("Yes", "yes", "YES"), ("No", "no", "NO"))
-_NOTHING = "something"
 
 
 class YesNoVerifier:
@@ -91,7 +90,7 @@ class YesNoVerifier:
             shown = [showing.option(int(i)) for i in chunk]
             log_odds[chunk] = self._ask(query, shown)
             if self.prior:
-                always[chunk] = self._ask(QueryView(_NOTHING), shown)
+                always[chunk] = self._ask(QueryView(CONTENT_FREE), shown)
         looked = ~np.isnan(log_odds)
         known = np.where(looked, log_odds - always, 0.0)
         if looked.any():
