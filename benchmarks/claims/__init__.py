@@ -11,6 +11,7 @@ from benchmarks.claims import (
     dual,
     gpu,
     knowledge,
+    packed,
     planted,
     resolving,
     scaling,
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     for one in (
         *search.BENCHMARKS,
         *against_generate.BENCHMARKS,
+        *packed.BENCHMARKS,
         *tries.BENCHMARKS,
         *clues.BENCHMARKS,
         *knowledge.BENCHMARKS,

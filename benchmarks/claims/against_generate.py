@@ -29,6 +29,7 @@ from genmm_retriever.decoding import Hypothesis
 from genmm_retriever.models.base import Prompt
 
 DICT = "transformers generate, dict trie"
+UNPACKED = "ours, layers as transformers has them"
 SLACK = 0.05
 """Nats that rounding in another batch shape may cost an identifier's score."""
 _NOTE = (
@@ -55,6 +56,7 @@ def generate_speed(options: Options) -> Measurement:
     asked = {"text": prompts(many), "picture": picture_prompts(mllm, many)}
     notes += [
         f"text and picture queries in equal parts; {_NOTE}",
+        "generate runs the model as transformers loads it",
         "generate runs the prompt once a beam and takes a pass a token, with few tokens in each:"
         " where prompts are a dozen or two of tokens, as the builtin model's are, that is all"
         " there is to save; see generate_speed_pictures for prompts as long as larger models have",
@@ -97,10 +99,10 @@ def compared(
         for kind, some in asked.items()
         for prompt in some
     ]
-    total = _seconds_of(rows, tries)
+    total = _seconds_of(rows, (UNPACKED, *tries))
     return Measurement(
         total[DICT] / total["ours"],
-        peers={name: total[DICT] / total[name] for name in tries},
+        peers={name: total[DICT] / total[name] for name in (*tries, UNPACKED)},
         also=[
             Condition(
                 "our ten score as well as theirs on average, by one scorer",
@@ -146,7 +148,10 @@ def _one_query(
     warm: int,
 ) -> dict[str, Any]:
     """Times of all ways for one query, and how good what they find is."""
-    ways: dict[str, Callable[[], Any]] = {"ours": partial(search, prompt)}
+    ways: dict[str, Callable[[], Any]] = {
+        "ours": partial(search, prompt),
+        UNPACKED: partial(_unpacked, mllm, search, prompt),
+    }
     for name, trie in tries.items():
         ways[name] = partial(generated, mllm, prompt, trie, longest)
     times = interleaved(ways, repeats=repeats, warm=warm)
@@ -166,6 +171,16 @@ def _one_query(
         "best_gain": gains[0],
         "same_of_ten": len(set(found["ours"]) & set(found[DICT])),
     }
+
+
+def _unpacked(mllm: Any, search: Callable[[Prompt], Any], prompt: Prompt) -> Any:
+    """What `search` finds by the model's own layers; see `genmm_retriever.models.packed`."""
+    packed = mllm.engine.forward.packed
+    before, packed.enabled = packed.enabled, False
+    try:
+        return search(prompt)
+    finally:
+        packed.enabled = before
 
 
 def _scores(mllm: Any, prompt: Prompt, found: list[tuple[int, ...]]) -> list[float]:

@@ -41,6 +41,7 @@ def test_all_are_known():
     assert set(BENCHMARKS) == {
         *sum(kinds, ()),
         "generate_speed_pictures",
+        "packed_layers",
         "knowledge",
         "service_load",
     }
@@ -67,6 +68,28 @@ def test_a_picture_is_run_once_by_us_and_once_a_beam_by_generate(tmp_path):
     theirs = row["fed"]["transformers generate, dict trie"]["tokens"]
     assert theirs > 20 * 256
     assert 256 < row["fed"]["ours"]["tokens"] < theirs
+
+
+def test_packed_layers_are_timed_beside_the_models_own(make_builtin, tmp_path, monkeypatch):
+    from benchmarks.corpora import models
+
+    from genmm_retriever.models.builtin import BuiltinMLLM
+    from genmm_retriever.models.packed.body import is_supported
+
+    model, processor = make_builtin()
+    tiny = BuiltinMLLM(model, processor, name="tiny-builtin")
+    monkeypatch.setattr(models, "load", lambda name: tiny)
+    assert "not packed" in quick("packed_layers", tmp_path)["skipped"]
+    if not is_supported():
+        pytest.skip("bfloat16 weights cannot be packed on this processor")
+    model.model.language_model.bfloat16()
+    model.lm_head.weight = model.model.get_input_embeddings().weight
+    half = BuiltinMLLM(model, processor, name="tiny-builtin")
+    monkeypatch.setattr(models, "load", lambda name: half)
+    result = quick("packed_layers", tmp_path)
+    assert result["value"] > 0
+    assert set(result["details"]["times_as_fast_by_tokens_of_a_pass"]) == {"1", "20"}
+    assert half.engine.forward.packed.enabled
 
 
 def test_passes_are_those_of_the_model(tiny_model, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genmm_retriever.models.caches import is_gatherable, is_plain
+from genmm_retriever.models.packed import PackedBody
 
 _OF_THE_HEAD = {"logits_to_keep", "labels", "image_sizes"}
 """Arguments that a whole model may have and its base may lack, with no effect on its states."""
@@ -50,6 +51,7 @@ class ForwardPass:
             None,
         )
         self._probe: Probe | None = None
+        self._packed: PackedBody | None = None
 
     def accepted(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The inputs that the model knows, on its device and in its dtype."""
@@ -104,7 +106,7 @@ class ForwardPass:
         if cache is not None:
             extra["past_key_values"] = cache
         if self.probe().head is not None:
-            base = self.model.base_model
+            base = self.packed.current()[0]
             if "image_sizes" in inputs and "image_sizes" not in _names(base):
                 inputs = {key: value for key, value in inputs.items() if key != "image_sizes"}
             output = base(**inputs, **extra)
@@ -116,14 +118,22 @@ class ForwardPass:
             states = output.logits[:, -keep:]
         return states, getattr(output, "past_key_values", None)
 
+    @property
+    def packed(self) -> PackedBody:
+        """What stands in for the model's body and head where that is faster."""
+        if self._packed is None:
+            self._packed = PackedBody(self.model, self.probe().head)
+        return self._packed
+
     def logits(self, states: Tensor) -> Tensor:
         """Logits [k, V], float32, of chosen states [k, H] from `run`."""
         return self.raw_logits(states).float()
 
     def raw_logits(self, states: Tensor) -> Tensor:
         """As `logits`, in the model's own dtype."""
-        head = self.probe().head
-        return torch.as_tensor(states if head is None else head(states))
+        if self.probe().head is None:
+            return states
+        return torch.as_tensor(self.packed.current()[1](states))
 
     def additive(self, mask: Tensor) -> Tensor:
         """Turn "may see" [n, 1, T, L] into what is added to attention scores."""
@@ -152,10 +162,10 @@ class ForwardPass:
         linear = None
         inputs_differ = not self.names - _OF_THE_HEAD <= _names(base)
         if head is not None and base is not model and not scaled and not inputs_differ:
-            by_head = head(base(**inputs, use_cache=False)[0])
-            if by_head.shape == output.logits.shape and torch.allclose(
-                output.logits.float(), by_head.float(), rtol=1e-3, atol=1e-4
-            ):
+            states = base(**inputs, use_cache=False)[0]
+            # Some bodies sum in float32 and cast before their head.
+            by_head = head(states) if states.dtype == head.weight.dtype else None
+            if by_head is not None and _alike(output.logits, by_head):
                 linear = head
         self._probe = Probe(head=linear, gatherable=gatherable, tree=False)
         if gatherable and is_plain(past):
@@ -201,6 +211,10 @@ class ForwardPass:
             use_cache=True,
         )
         return self.logits(states[:, -1])[0]
+
+
+def _alike(one: Tensor, two: Tensor) -> bool:
+    return one.shape == two.shape and torch.allclose(one.float(), two.float(), 1e-3, 1e-4)
 
 
 def _names(module: Any) -> set[str]:

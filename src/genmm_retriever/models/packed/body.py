@@ -1,0 +1,179 @@
+"""A model's body whose decoder layers are packed; all else is the model's own."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genmm_retriever.models.packed.layer import PackedLayer
+from genmm_retriever.models.packed.linear import PackedHead
+from genmm_retriever.models.packed.unchanged import Unchanged
+
+VARIABLE = "GENMM_PACKED"
+"""Set to 0, it saves the memory of packed weights."""
+MOST_BYTES = 2 * 2**30
+"""Of weights that are packed, since a second copy of them is held."""
+_KNOWN = {
+    "LlamaDecoderLayer",
+    "MistralDecoderLayer",
+    "Qwen2DecoderLayer",
+    "Qwen3DecoderLayer",
+    "Qwen3VLTextDecoderLayer",
+}
+_LINEAR = {
+    "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+}
+_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, KeyError)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """What was made of a model.
+
+    Attributes:
+        unchanged: Says whether it still holds.
+        state: The state of the weights that it was made of.
+        body: In place of the model's; None if the model is to be used as it is.
+        head: Likewise; None if the head is not used by itself.
+    """
+
+    unchanged: Unchanged
+    state: Hashable
+    body: Any
+    head: Any
+
+
+class PackedBody:
+    """The body of a model and its vocabulary head, packed as long as that is the same model.
+
+    Packed layers are used in inference alone, for bfloat16 weights on a CPU that oneDNN
+    multiplies them on, where all layers are of a known form and carry no hooks or adapters.
+    Weights that change are packed anew.
+
+    Args:
+        model: A causal or image-text-to-text model.
+        head: Its vocabulary head, or None if it is not used by itself.
+
+    Attributes:
+        enabled: Whether packed layers are used where they can be; false from the beginning where
+            the environment says GENMM_PACKED=0.
+    """
+
+    def __init__(self, model: Any, head: Any) -> None:
+        self.model = model
+        self.head = head
+        self.enabled = os.environ.get(VARIABLE) != "0"
+        self._place = _place_of_layers(model.base_model) if is_supported() else None
+        self._lock = threading.Lock()
+        self._packed: _Packed | None = None
+
+    def current(self) -> tuple[Any, Any]:
+        """The body and the head to call now: packed ones, or the model's own."""
+        inference = not (self.model.training or torch.is_grad_enabled())
+        if self.enabled and inference and self._place is not None:
+            packed = self._now()
+            if packed.body is not None:
+                return packed.body, packed.head
+        return self.model.base_model, self.head
+
+    def _now(self) -> _Packed:
+        packed = self._packed
+        if packed is None or packed.unchanged.state() != packed.state:
+            with self._lock:
+                packed = self._packed
+                if packed is None or packed.unchanged.state() != packed.state:
+                    # The former copy goes before the next one is made.
+                    packed = self._packed = None
+                    packed = self._packed = self._made()
+        return packed
+
+    def _made(self) -> _Packed:
+        layers = _module_at(self.model.base_model, self._place or ())
+        unchanged = Unchanged([layers] if self.head is None else [layers, self.head])
+        state = unchanged.state()
+        body = head = None
+        if state is not None and _may_be_packed(layers, self.head):
+            try:
+                twin = [PackedLayer(layer) for layer in layers]
+                body = _with_layers(self.model.base_model, self._place or (), twin)
+                head = None if self.head is None else PackedHead(self.head)
+                if not self._agrees(body, head):
+                    body = None
+            except _ERRORS:
+                body = None
+        return _Packed(unchanged, state, body, None if body is None else head)
+
+    def _agrees(self, body: Any, head: Any) -> bool:
+        """Whether a few tokens come out as the model itself has them, but for rounding."""
+        size = self.model.config.get_text_config().vocab_size
+        tokens = torch.tensor([[size * part // 9 for part in range(1, 8)]])
+        own = self.model.base_model(input_ids=tokens, use_cache=False)[0]
+        pairs = [(own, body(input_ids=tokens, use_cache=False)[0])]
+        if head is not None:
+            pairs.append((self.head(own), head(own)))
+        return all(_near(one, two) for one, two in pairs)
+
+
+def is_supported() -> bool:
+    """Whether this torch packs bfloat16 weights on this processor."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def _near(one: Tensor, two: Tensor) -> bool:
+    # bfloat16 keeps 8 bits; after some dozens of layers other roundings are percents.
+    error = (one.float() - two.float()).norm()
+    return bool(error <= 0.1 * one.float().norm())
+
+
+def _place_of_layers(base: Any) -> tuple[str, ...] | None:
+    """Names that lead to the one list of decoder layers of a known form."""
+    found = [
+        name
+        for name, module in base.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module)
+        and all(type(layer).__name__ in _KNOWN for layer in module)
+    ]
+    return tuple(found[0].split(".")) if len(found) == 1 else None
+
+
+def _module_at(module: Any, place: tuple[str, ...]) -> Any:
+    for name in place:
+        module = module._modules[name]
+    return module
+
+
+def _may_be_packed(layers: Any, head: Any) -> bool:
+    """Whether all weights are plain, bfloat16, on a CPU, and not too many."""
+    linear = [] if head is None else [head]
+    for layer in layers:
+        for block, names in _LINEAR.items():
+            linear += [getattr(getattr(layer, block), name, None) for name in names]
+    weights = [*layers.parameters(), *([] if head is None else head.parameters())]
+    return (
+        all(type(one) is nn.Linear for one in linear)
+        and all(one.dtype == torch.bfloat16 and one.device.type == "cpu" for one in weights)
+        and sum(one.nbytes for one in weights) <= MOST_BYTES
+    )
+
+
+def _with_layers(module: Any, place: tuple[str, ...], layers: list[PackedLayer]) -> Any:
+    """The same module, sharing all but what lies on the way to other layers."""
+    if not place:
+        return nn.ModuleList(layers)
+    twin = copy.copy(module)
+    # A copied module shares its dictionary of parts with the first one.
+    inside = _with_layers(module._modules[place[0]], place[1:], layers)
+    twin.__dict__["_modules"] = {**module._modules, place[0]: inside}
+    return twin

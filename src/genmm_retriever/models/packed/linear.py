@@ -1,0 +1,63 @@
+"""Linear layers whose weights stand in the layout that oneDNN multiplies in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_ROWS = 64
+"""Rows of input that the layout is chosen for; it serves any number of them."""
+
+
+class PackedLinear:
+    """One or more `nn.Linear` of the same input as a single one, packed.
+
+    Args:
+        parts: Their outputs follow each other in its output. All or none have a bias.
+    """
+
+    def __init__(self, parts: Sequence[nn.Linear]) -> None:
+        weight = torch.cat([part.weight.detach() for part in parts])
+        biases = [part.bias.detach() for part in parts if part.bias is not None]
+        self.bias = torch.cat(biases) if biases else None
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
+
+    def __call__(self, inputs: Tensor, then: str = "none") -> Tensor:
+        """The product [n, out] of inputs [n, in]; `then` is "none" or "swish"."""
+        product = torch.ops.mkldnn._linear_pointwise
+        return torch.as_tensor(product(inputs, self.weight, self.bias, then, [], ""))
+
+    def plus(self, inputs: Tensor, other: Tensor) -> Tensor:
+        """The product and another [n, out] added up, rounded once."""
+        return self._with(inputs, other, "add")
+
+    def times(self, inputs: Tensor, other: Tensor) -> Tensor:
+        """The product and another [n, out] multiplied element by element, rounded once."""
+        return self._with(inputs, other, "mul")
+
+    def _with(self, inputs: Tensor, other: Tensor, how: str) -> Tensor:
+        product = torch.ops.mkldnn._linear_pointwise.binary
+        return torch.as_tensor(product(inputs, other, self.weight, self.bias, how))
+
+
+class PackedHead(nn.Module):
+    """A vocabulary head, packed.
+
+    Args:
+        head: Its hooks are this one's, too.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self._forward_hooks = head._forward_hooks
+        self._forward_pre_hooks = head._forward_pre_hooks
+        self._forward_hooks_with_kwargs = head._forward_hooks_with_kwargs
+        self._forward_pre_hooks_with_kwargs = head._forward_pre_hooks_with_kwargs
+        self.packed = PackedLinear([head])
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Logits [..., V] of states [..., H]."""
+        flat = self.packed(states.reshape(-1, states.shape[-1]))
+        return flat.view(*states.shape[:-1], -1)

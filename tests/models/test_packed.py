@@ -1,0 +1,259 @@
+"""Packed layers compute what the model's own do, and step back where they cannot."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from genmm_retriever.models.base import ImagePart, Prompt, TextPart
+from genmm_retriever.models.packed import PackedBody, body
+from genmm_retriever.models.packed.body import VARIABLE, is_supported
+from genmm_retriever.models.transformers_mllm import TransformersMLLM
+
+PACKED = ["llama", "mistral-sliding", "llava", "qwen3-vl", "idefics3", "smolvlm", "internvl"]
+NOT_PACKED = ["gemma2-softcap", "mamba", "lfm2-hybrid"]
+
+needs_bf16 = pytest.mark.skipif(
+    not is_supported(), reason="bfloat16 weights cannot be packed on this processor"
+)
+Build = Callable[[str], TransformersMLLM]
+
+
+def half(build: Build, kind: str) -> TransformersMLLM:
+    """A model of its own in bfloat16."""
+    own = build(kind)
+    model = copy.deepcopy(own.model).bfloat16()
+    return TransformersMLLM(model, own.processor, name=own.name)
+
+
+def is_packed(mllm: TransformersMLLM) -> bool:
+    """Whether a pass would use packed layers now."""
+    with torch.no_grad():
+        return mllm.engine.forward.packed.current()[0] is not mllm.model.base_model
+
+
+def asked(mllm: TransformersMLLM, picture: Callable[..., Image.Image]) -> list[Prompt]:
+    """Prompts of different lengths, with a picture where the model takes one."""
+    texts = [Prompt((TextPart("a dog on the beach"),)), Prompt((TextPart("cat"),))]
+    if not mllm.supports_images:
+        return texts
+    return [*texts, Prompt((ImagePart(image=picture(40, 30)), TextPart("what is this?")))]
+
+
+def scored(mllm: TransformersMLLM, prompts: list[Prompt]) -> Tensor:
+    """Log-probabilities of some tails in one row: prefilled, extended twice, scored."""
+    first, second = mllm.encode("red boat"), mllm.encode("blue")
+    state = mllm.prefill(prompts)
+    rows = torch.arange(len(prompts)).repeat_interleave(2)
+    after, sums = mllm.extend(state, rows, [first, second] * len(prompts), [False] * len(rows))
+    tails = mllm.score_from(after, torch.arange(len(rows)), [second] * len(rows))
+    whole = mllm.score(prompts, [first] * len(prompts))
+    return torch.cat([sums, *tails, *whole])
+
+
+@needs_bf16
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_layers_are_no_further_from_float32_than_the_models_own(
+    build: Build,
+    kind: str,
+    picture: Callable[..., Image.Image],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact = build(kind)
+    prompts = asked(exact, picture)
+    packed = half(build, kind)
+    assert is_packed(packed)
+    monkeypatch.setenv(VARIABLE, "0")
+    plain = half(build, kind)
+    assert not is_packed(plain)
+    right = scored(exact, prompts)
+    error, own_error = ((scored(one, prompts) - right).abs().mean() for one in (packed, plain))
+    spread = (right - right.mean()).abs().mean()
+    assert error <= 1.5 * own_error + 0.01 * spread
+    assert own_error < 0.5 * spread
+
+
+@needs_bf16
+@pytest.mark.parametrize("kind", NOT_PACKED)
+def test_other_layers_are_left_as_they_are(build: Build, kind: str) -> None:
+    assert not is_packed(half(build, kind))
+
+
+def test_float32_is_left_as_it_is(build: Build) -> None:
+    mllm = build("llama")
+    assert not is_packed(mllm)
+    assert mllm.engine.forward.packed.current()[1] is mllm.model.get_output_embeddings()
+
+
+@needs_bf16
+def test_biases_are_kept(build: Build) -> None:
+    # InternVL's Qwen2 has biases at queries, keys and values, which start at zero.
+    exact = copy.deepcopy(build("internvl").model).bfloat16()
+    for name, value in exact.named_parameters():
+        if name.endswith(("q_proj.bias", "k_proj.bias", "v_proj.bias")):
+            nn.init.normal_(value)
+    tokens = torch.tensor([[5, 9, 40, 7]])
+    with torch.no_grad():
+        packed, _ = PackedBody(exact, exact.get_output_embeddings()).current()
+        assert packed is not exact.base_model
+        own, other = (one(input_ids=tokens)[0].float() for one in (exact.base_model, packed))
+    torch.testing.assert_close(other, own, rtol=0.05, atol=0.05)
+
+
+@needs_bf16
+def test_packed_only_for_inference(build: Build) -> None:
+    mllm = half(build, "llama")
+    packed = mllm.engine.forward.packed
+    assert packed.current()[0] is mllm.model.base_model  # gradients are on
+    assert is_packed(mllm)
+    mllm.model.train()
+    assert not is_packed(mllm)
+    mllm.model.eval()
+    assert is_packed(mllm)
+
+
+def _half_of_a_weight(model: Any) -> None:
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.mul_(0.5)
+
+
+def _another_tensor(model: Any) -> None:
+    weight = model.model.layers[1].self_attn.o_proj.weight
+    weight.data = weight.data * -1
+
+
+def _another_parameter(model: Any) -> None:
+    linear = model.model.layers[0].self_attn.q_proj
+    linear.weight = nn.Parameter(linear.weight.detach() * 2)
+
+
+def _another_norm(model: Any) -> None:
+    with torch.no_grad():
+        model.model.layers[0].input_layernorm.weight.mul_(3)
+
+
+def _another_head(model: Any) -> None:
+    with torch.no_grad():
+        model.lm_head.weight.mul_(-1)
+
+
+@needs_bf16
+@pytest.mark.parametrize(
+    "change",
+    [_half_of_a_weight, _another_tensor, _another_parameter, _another_norm, _another_head],
+)
+def test_weights_that_change_are_packed_anew(
+    build: Build, change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mllm = half(build, "llama")
+    prompts = [Prompt((TextPart("a dog"),))]
+    before = scored(mllm, prompts)
+    change(mllm.model)
+    after = scored(mllm, prompts)
+    assert is_packed(mllm)
+    monkeypatch.setenv(VARIABLE, "0")
+    plain = scored(TransformersMLLM(mllm.model, mllm.processor), prompts)
+    assert (after - plain).abs().mean() < 0.2 * (before - plain).abs().mean()
+
+
+@needs_bf16
+def test_an_adapter_in_place_is_not_passed_over(build: Build) -> None:
+    peft = pytest.importorskip("peft")
+    mllm = half(build, "llama")
+    prompts = [Prompt((TextPart("a dog"),))]
+    before = scored(mllm, prompts)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(mllm.model, config)
+    after = scored(mllm, prompts)
+    assert not is_packed(mllm)
+    assert not torch.allclose(before, after, atol=0.05)
+    adapted.unload()
+    torch.testing.assert_close(scored(mllm, prompts), before)
+    assert is_packed(mllm)
+
+
+@needs_bf16
+def test_a_hook_on_a_layer_is_run(build: Build) -> None:
+    mllm = half(build, "llama")
+    assert is_packed(mllm)
+    seen: list[object] = []
+    layer = mllm.model.model.layers[0]
+    hook = layer.register_forward_hook(lambda *given: seen.append(given[0]))
+    scored(mllm, [Prompt((TextPart("a dog"),))])
+    assert seen
+    assert all(one is layer for one in seen)
+    hook.remove()
+    assert is_packed(mllm)
+
+
+@needs_bf16
+def test_hooks_on_the_body_are_run_beside_packed_layers(build: Build) -> None:
+    mllm = half(build, "llama")
+    passes: list[int] = []
+    base = mllm.model.base_model
+    hook = base.register_forward_hook(lambda *_: passes.append(1))
+    mllm.prefill([Prompt((TextPart("a dog"),))])
+    hook.remove()
+    assert passes
+    assert is_packed(mllm)
+
+
+@needs_bf16
+def test_layers_that_disagree_with_the_model_are_not_used(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mllm = half(build, "llama")
+    monkeypatch.setattr(
+        "genmm_retriever.models.packed.layer.rotated", lambda states, cosine, sine: states * 2
+    )
+    assert not is_packed(mllm)
+
+
+@needs_bf16
+def test_large_models_are_not_held_twice(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "MOST_BYTES", 1000)
+    assert not is_packed(half(build, "llama"))
+
+
+@needs_bf16
+def test_many_threads_pack_once_and_agree(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    mllm = half(build, "llama")
+    made: list[object] = []
+    make = PackedBody._made
+
+    def counted(self: PackedBody) -> Any:
+        made.append(self)
+        return make(self)
+
+    monkeypatch.setattr(PackedBody, "_made", counted)
+    prompts = [Prompt((TextPart("a dog on the beach"),))]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: scored(mllm, prompts), range(16)))
+    assert len(made) == 1
+    for one in found[1:]:
+        assert torch.equal(one, found[0])
+
+
+@needs_bf16
+def test_copies_have_weights_of_their_own(build: Build) -> None:
+    mllm = half(build, "llama")
+    prompts = [Prompt((TextPart("a dog"),))]
+    before = scored(mllm, prompts)
+    other = mllm.copy()
+    _half_of_a_weight(other.model)
+    assert not torch.allclose(scored(other, prompts), before, atol=0.02)
+    assert torch.equal(scored(mllm, prompts), before)
+
+
+@needs_bf16
+def test_the_builtin_model_is_packed(builtin: Any) -> None:
+    if builtin.model.get_input_embeddings().weight.dtype != torch.bfloat16:
+        pytest.skip("the builtin model runs in float32 here")
+    assert is_packed(builtin)
