@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +52,8 @@ class ForwardPass:
             None,
         )
         self._probe: Probe | None = None
+        self._begun: Probe | None = None
+        self._probing = threading.RLock()
         self._packed: PackedBody | None = None
 
     def accepted(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -122,7 +125,9 @@ class ForwardPass:
     def packed(self) -> PackedBody:
         """What stands in for the model's body and head where that is faster."""
         if self._packed is None:
-            self._packed = PackedBody(self.model, self.probe().head)
+            head = self.probe().head
+            with self._probing:
+                self._packed = self._packed or PackedBody(self.model, head)
         return self._packed
 
     def logits(self, states: Tensor) -> Tensor:
@@ -142,11 +147,19 @@ class ForwardPass:
         hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
         return hidden.masked_fill_(~mask, torch.finfo(dtype).min)
 
-    @torch.no_grad()
     def probe(self) -> Probe:
-        """What three tokens of text tell about the model; run once."""
-        if self._probe is not None:
-            return self._probe
+        """What three tokens of text tell about the model; found out once."""
+        if self._probe is None:
+            # Other threads wait: rows run by half of it would be rounded in another way.
+            with self._probing:
+                if self._probe is None and self._begun is not None:
+                    return self._begun
+                self._probe = self._probe or self._probed()
+        return self._probe
+
+    @torch.no_grad()
+    def _probed(self) -> Probe:
+        """As `probe`; passes of its own go by what it has found so far."""
         model = self.model
         head, base = model.get_output_embeddings(), model.base_model
         config = model.config.get_text_config()
@@ -167,10 +180,9 @@ class ForwardPass:
             by_head = head(states) if states.dtype == head.weight.dtype else None
             if by_head is not None and _alike(output.logits, by_head):
                 linear = head
-        self._probe = Probe(head=linear, gatherable=gatherable, tree=False)
-        if gatherable and is_plain(past):
-            self._probe = replace(self._probe, tree=self._sees_by_mask(*spread))
-        return self._probe
+        begun = self._begun = Probe(head=linear, gatherable=gatherable, tree=False)
+        sees = gatherable and is_plain(past) and self._sees_by_mask(*spread)
+        return replace(begun, tree=sees)
 
     def _sees_by_mask(self, *tokens: int) -> bool:
         """Whether two branches in one pass, told apart by the mask alone, come out right.
