@@ -27,6 +27,7 @@ _KNOWN = {
     "Qwen3DecoderLayer",
     "Qwen3VLTextDecoderLayer",
 }
+_ACTIVATIONS = ("SiLU", "SiLUActivation")
 _LINEAR = {
     "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "mlp": ("gate_proj", "up_proj", "down_proj"),
@@ -143,9 +144,13 @@ def _place_of_layers(base: Any) -> tuple[str, ...] | None:
         for name, module in base.named_modules()
         if isinstance(module, nn.ModuleList)
         and len(module)
-        and all(type(layer).__name__ in _KNOWN for layer in module)
+        and all(_is_known(type(layer)) for layer in module)
     ]
     return tuple(found[0].split(".")) if len(found) == 1 else None
+
+
+def _is_known(kind: type) -> bool:
+    return kind.__name__ in _KNOWN and kind.__module__.startswith("transformers.models.")
 
 
 def _module_at(module: Any, place: tuple[str, ...]) -> Any:
@@ -158,6 +163,8 @@ def _may_be_packed(layers: Any, head: Any) -> bool:
     """Whether all weights are plain, bfloat16, on a CPU, and not too many."""
     linear = [] if head is None else [head]
     for layer in layers:
+        if type(layer.mlp.act_fn).__name__ not in _ACTIVATIONS:
+            return False
         for block, names in _LINEAR.items():
             linear += [getattr(getattr(layer, block), name, None) for name in names]
     weights = [*layers.parameters(), *([] if head is None else head.parameters())]
