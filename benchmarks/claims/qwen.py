@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genmm_retriever.models.base import Prompt, TextPart
+from genmm_retriever.models.loading import pick_dtype
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
 VOCABULARY = 151_936
@@ -71,7 +72,7 @@ class RandomQwen(TransformersMLLM):
 
 
 def random_qwen(size: str, device: str) -> RandomQwen:
-    """A Qwen3-VL of the named size, bfloat16 on a GPU, weights drawn at random.
+    """A Qwen3-VL of the named size, in the dtype that models are loaded in, of random weights.
 
     Args:
         size: "2B", "4B" or "8B"; "0.6B" has the text model of Qwen3-0.6B and a tiny vision tower,
@@ -109,7 +110,7 @@ def random_qwen(size: str, device: str) -> RandomQwen:
         },
         tie_word_embeddings=size != "8B",
     )
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype = pick_dtype(torch.device(device))
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

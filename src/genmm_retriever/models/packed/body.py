@@ -32,7 +32,7 @@ _LINEAR = {
     "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "mlp": ("gate_proj", "up_proj", "down_proj"),
 }
-_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, KeyError)
+_ERRORS = (RuntimeError, MemoryError, ValueError, TypeError, AttributeError, KeyError)
 
 
 @dataclass(frozen=True)
