@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -140,6 +141,35 @@ def test_passes_are_cut_to_the_budget(
     again = mllm.score_from(mllm.prefill(prompts), parents, tails)
     for one, other in zip(packed, again, strict=True):
         close(one, other)
+
+
+def test_equal_prompts_are_cut_to_the_budget_too(build: Callable[[str], TransformersMLLM]) -> None:
+    mllm = build("llama")
+    short = [Prompt((TextPart(f"number {i}"),)) for i in range(6)]
+    prompts = [Prompt((TextPart("word " * 60),)), *short, short[0]]
+    tails = [mllm.encode("cat")] * len(prompts)
+    expected = [
+        mllm.score([prompt], [tail])[0] for prompt, tail in zip(prompts, tails, strict=True)
+    ]
+    fed: list[int] = []
+    run = mllm.engine.forward.run
+
+    def counted(inputs: dict[str, torch.Tensor], *given: Any, **named: Any) -> Any:
+        fed.append(inputs["input_ids"].numel())
+        return run(inputs, *given, **named)
+
+    mllm.engine.kept.most_at_once = 0  # as if they were too many to be kept
+    mllm.engine.forward.run = counted  # type: ignore[method-assign]
+    try:
+        scores = mllm.score(prompts, tails)
+    finally:
+        mllm.engine.forward.run = run  # type: ignore[method-assign]
+        mllm.engine.kept.most_at_once = 128
+    for score, right in zip(scores, expected, strict=True):
+        torch.testing.assert_close(score, right, atol=1e-4, rtol=1e-4)
+    # The short ones are not padded to the long one.
+    longest = max(fed)
+    assert sum(fed) < 2 * longest
 
 
 def test_head_sees_only_scored_positions(

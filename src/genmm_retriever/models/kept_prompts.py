@@ -20,6 +20,7 @@ from torch import Tensor
 from genmm_retriever.models.base import DecodingState, ImagePart, Prompt, TextPart
 from genmm_retriever.models.caches import share
 from genmm_retriever.models.tree_rows import TreeCache, TreeRows
+from genmm_retriever.models.watched_weights import WatchedWeights
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class KeptPrompts:
         self._kept: OrderedDict[Hashable, KeptPrompt] = OrderedDict()
         self._bytes = 0
         self._weights: Hashable = None
+        self._watched: WatchedWeights | None = None
         self._template: Any = None
         self._lock = threading.Lock()
 
@@ -121,10 +123,11 @@ class KeptPrompts:
 
     def _state_of_weights(self) -> Hashable:
         """Changes with the weights: training and adapters change them in place."""
-        return tuple(
-            (one.data_ptr(), 0 if one.is_inference() else one._version)
-            for one in self._tree.forward.model.parameters()
-        )
+        weights = list(self._tree.forward.model.parameters())
+        watched = self._watched
+        if watched is None or [*map(id, watched.weights)] != [*map(id, weights)]:
+            watched = self._watched = WatchedWeights(weights)
+        return watched.state()
 
     def _cut(self, state: DecodingState) -> list[KeptPrompt] | None:
         """Each row's prompt by itself; None if the model's caches cannot be cut."""

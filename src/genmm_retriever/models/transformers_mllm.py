@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,10 @@ class TransformersMLLM:
         other.engine = other._engine()
         return other
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TransformersMLLM:
+        """As `copy`: what is kept for speed stays with the first one."""
+        return self.copy()
+
     def encode_prompt(self, prompt: Prompt) -> dict[str, Tensor]:
         """Model inputs of one prompt; the seam that subclasses override.
 
@@ -283,18 +287,24 @@ class TransformersMLLM:
         scores: list[Tensor | None] = [None] * len(prompts)
         for group in self._groups(list(unique)):
             encoded = {row: self.encode_prompt(prompt) for row, prompt in group}
-            members = [i for i, row in enumerate(rows) if row in encoded]
-            tails = [continuations[i] for i in members]
-            if shared:
-                order = {row: place for place, row in enumerate(encoded)}
-                state = self.engine.prefill(list(encoded.values()))
-                parents = torch.tensor([order[rows[i]] for i in members])
-                found = self.engine.score_from(state, parents, tails)
-            else:
-                found = self.engine.score_packed([encoded[rows[i]] for i in members], tails)
-            for i, score in zip(members, found, strict=True):
-                scores[i] = score
+            for chosen in self._at_once(encoded) if shared else [list(encoded)]:
+                members = [i for i, row in enumerate(rows) if row in chosen]
+                tails = [continuations[i] for i in members]
+                if shared:
+                    state = self.engine.prefill([encoded[row] for row in chosen])
+                    parents = torch.tensor([chosen.index(rows[i]) for i in members])
+                    found = self.engine.score_from(state, parents, tails)
+                else:
+                    found = self.engine.score_packed([encoded[rows[i]] for i in members], tails)
+                for i, score in zip(members, found, strict=True):
+                    scores[i] = score
         return [score for score in scores if score is not None]
+
+    def _at_once(self, encoded: Mapping[int, dict[str, Tensor]]) -> list[list[int]]:
+        """Prompts cut into such as are prefilled together: of like length, and not too many."""
+        order = list(encoded)
+        lengths = [int(encoded[row]["input_ids"].shape[1]) for row in order]
+        return [[order[place] for place in chunk] for chunk in self.engine.passes(lengths)]
 
     def _kept_state(self, prompts: list[Prompt]) -> DecodingState | None:
         """The state after prompts, begun from what is kept of them; None to run them as usual."""

@@ -97,8 +97,8 @@ class PackedBody:
         return packed
 
     def _made(self) -> _Packed:
-        layers = _module_at(self.model.base_model, self._place or ())
-        unchanged = Unchanged([layers] if self.head is None else [layers, self.head])
+        *way, layers = _way_to(self.model.base_model, self._place or ())
+        unchanged = Unchanged([layers] if self.head is None else [layers, self.head], way)
         state = unchanged.state()
         body = head = None
         if state is not None and _may_be_packed(layers, self.head):
@@ -153,10 +153,12 @@ def _is_known(kind: type) -> bool:
     return kind.__name__ in _KNOWN and kind.__module__.startswith("transformers.models.")
 
 
-def _module_at(module: Any, place: tuple[str, ...]) -> Any:
+def _way_to(module: Any, place: tuple[str, ...]) -> list[Any]:
+    """The modules from a body to what stands at a place in it, both included."""
+    way = [module]
     for name in place:
-        module = module._modules[name]
-    return module
+        way.append(way[-1]._modules[name])
+    return way
 
 
 def _may_be_packed(layers: Any, head: Any) -> bool:

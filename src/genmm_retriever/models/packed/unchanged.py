@@ -7,34 +7,38 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from genmm_retriever.models.watched_weights import WatchedWeights
+
+_EVERYWHERE = ("_global_forward_hooks", "_global_forward_pre_hooks")
+
 
 class Unchanged:
     """Modules, all that is inside of them, and their weights.
 
     Args:
         modules: Neither they nor their parts have hooks or a replaced `forward`.
+        holders: Modules of which only the parts are watched, not what is inside of these.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    def __init__(self, modules: Iterable[nn.Module], holders: Iterable[nn.Module] = ()) -> None:
         inside = [part for module in modules for part in module.modules()]
         self._places: list[tuple[dict[str, Any], str, object]] = []
         for part in inside:
-            holders: tuple[dict[str, Any], ...] = (part._modules, part._parameters)
-            self._places += [(slots, name, slots[name]) for slots in holders for name in slots]
+            slots: tuple[dict[str, Any], ...] = (part._modules, part._parameters)
+            self._places += [(some, name, some[name]) for some in slots for name in some]
+        self._weights = WatchedWeights([one for *_, one in self._places if isinstance(one, Tensor)])
+        for part in holders:
+            self._places += [(part._modules, name, held) for name, held in part._modules.items()]
         self._insides = [part.__dict__ for part in inside]
-        self._weights = [held for *_, held in self._places if isinstance(held, Tensor)]
-        self._versioned = [one for one in self._weights if not one.is_inference()]
 
     def state(self) -> Hashable:
         """Changes with the weights; None once anything else has changed."""
+        if any(getattr(nn.modules.module, name, None) for name in _EVERYWHERE):
+            return None
         for slots, name, held in self._places:
             if slots.get(name) is not held:
                 return None
         for inside in self._insides:
             if inside["_forward_hooks"] or inside["_forward_pre_hooks"] or "forward" in inside:
                 return None
-        return (
-            tuple([weight.data_ptr() for weight in self._weights]),
-            # Tensors made in inference mode count no changes.
-            tuple([weight._version for weight in self._versioned]),
-        )
+        return self._weights.state()
