@@ -278,6 +278,26 @@ def test_other_activations_are_left_as_they_are(build: Build) -> None:
 
 
 @needs_bf16
+def test_a_bias_at_queries_alone_is_left_as_it_is(build: Build) -> None:
+    mllm = half(build, "llama")
+    for layer in mllm.model.model.layers:
+        queries = layer.self_attn.q_proj
+        queries.bias = nn.Parameter(torch.ones(queries.out_features, dtype=torch.bfloat16))
+    assert not is_packed(mllm)
+
+
+@needs_bf16
+def test_layers_that_go_away_are_not_missed(build: Build) -> None:
+    mllm = half(build, "llama")
+    assert is_packed(mllm)
+    kept = mllm.model.model.layers
+    mllm.model.model.layers = nn.Sequential(*kept)
+    assert not is_packed(mllm)
+    mllm.model.model.layers = kept
+    assert is_packed(mllm)
+
+
+@needs_bf16
 def test_layers_of_anybody_elses_code_are_left_as_they_are(build: Build) -> None:
     mllm = half(build, "llama")
     for layer in mllm.model.model.layers:

@@ -72,14 +72,14 @@ class PackedBody:
         self.model = model
         self.head = head
         self.enabled = os.environ.get(VARIABLE) != "0"
-        self._place = _place_of_layers(model.base_model) if is_supported() else None
+        self._known = is_supported() and _place_of_layers(model.base_model) is not None
         self._lock = threading.Lock()
         self._packed: _Packed | None = None
 
     def current(self) -> tuple[Any, Any]:
         """The body and the head to call now: packed ones, or the model's own."""
         inference = not (self.model.training or torch.is_grad_enabled())
-        if self.enabled and inference and self._place is not None:
+        if self.enabled and inference and self._known:
             packed = self._now()
             if packed.body is not None:
                 return packed.body, packed.head
@@ -97,20 +97,20 @@ class PackedBody:
         return packed
 
     def _made(self) -> _Packed:
-        *way, layers = _way_to(self.model.base_model, self._place or ())
-        unchanged = Unchanged([layers] if self.head is None else [layers, self.head], way)
+        base, head = self.model.base_model, self.head
+        place = _place_of_layers(base)
+        *way, layers = _way_to(base, place or ())
+        unchanged = Unchanged([layers] if head is None else [layers, head], way)
         state = unchanged.state()
-        body = head = None
-        if state is not None and _may_be_packed(layers, self.head):
-            try:
-                twin = [PackedLayer(layer) for layer in layers]
-                body = _with_layers(self.model.base_model, self._place or (), twin)
-                head = None if self.head is None else PackedHead(self.head)
-                if not self._agrees(body, head):
-                    body = None
-            except _ERRORS:
-                body = None
-        return _Packed(unchanged, state, body, None if body is None else head)
+        own = _Packed(unchanged, state, None, None)
+        if place is None or state is None or not _may_be_packed(layers, head):
+            return own
+        try:
+            body = _with_layers(base, place, [PackedLayer(layer) for layer in layers])
+            head = None if head is None else PackedHead(head)
+            return _Packed(unchanged, state, body, head) if self._agrees(body, head) else own
+        except _ERRORS:
+            return own
 
     def _agrees(self, body: Any, head: Any) -> bool:
         """Whether a few tokens come out as the model itself has them, but for rounding."""

@@ -12,7 +12,7 @@ from genmm_retriever.models.packed.linear import PackedLinear
 
 
 class PackedLayer(nn.Module):
-    """What a layer of `layers_of` computes, from fewer and larger steps.
+    """What a decoder layer of the Llama form computes, in fewer and larger steps.
 
     Queries, keys and values are one product; the gate's activation, its product with what it
     gates and both residual sums are done as the multiplications before them write their output.

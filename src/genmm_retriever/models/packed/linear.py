@@ -15,12 +15,17 @@ class PackedLinear:
     """One or more `nn.Linear` of the same input as a single one, packed.
 
     Args:
-        parts: Their outputs follow each other in its output. All or none have a bias.
+        parts: Their outputs follow each other in its output.
+
+    Raises:
+        ValueError: If some of them have a bias and others have none.
     """
 
     def __init__(self, parts: Sequence[nn.Linear]) -> None:
         weight = torch.cat([part.weight.detach() for part in parts])
         biases = [part.bias.detach() for part in parts if part.bias is not None]
+        if biases and len(biases) < len(parts):
+            raise ValueError("some of the linear layers have a bias, others have none")
         self.bias = torch.cat(biases) if biases else None
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
 
