@@ -39,13 +39,12 @@ def make_trie(identifiers: Identifiers) -> TokenTrie:
 def searcher(mllm: Any, trie: TokenTrie, **changes: Any) -> Callable[[Prompt], list[Hypothesis]]:
     """Our search of one prompt under the settings that transformers is given too.
 
-    Plain likelihood, no length penalty, `BEAMS` beams and nothing beside them, the best
-    `WANTED` identifiers.
+    Plain likelihood, no length penalty, `BEAMS` beams, the best `WANTED` identifiers. That few
+    identifiers left under the beams are scored at once is a part of the search.
     """
     settings: dict[str, Any] = {
         "num_beams": BEAMS,
         "debias": 0.0,
-        "max_leaves_exact": 0,
         "num_hypotheses": WANTED,
     }
     config = BeamConfig(**(settings | changes))
