@@ -56,7 +56,8 @@ def generate_speed(options: Options) -> Measurement:
     asked = {"text": prompts(many), "picture": picture_prompts(mllm, many)}
     notes += [
         f"text and picture queries in equal parts; {_NOTE}",
-        "generate runs the model as transformers loads it",
+        "generate runs the model as transformers loads it; ours scores the identifiers left under"
+        " its beams at once when they are few",
         "generate runs the prompt once a beam and takes a pass a token, with few tokens in each:"
         " where prompts are a dozen or two of tokens, as the builtin model's are, that is all"
         " there is to save; see generate_speed_pictures for prompts as long as larger models have",
