@@ -181,7 +181,10 @@ class ForwardPass:
             if by_head is not None and _alike(output.logits, by_head):
                 linear = head
         begun = self._begun = Probe(head=linear, gatherable=gatherable, tree=False)
-        sees = gatherable and is_plain(past) and self._sees_by_mask(*spread)
+        try:
+            sees = gatherable and is_plain(past) and self._sees_by_mask(*spread)
+        finally:
+            self._begun = None
         return replace(begun, tree=sees)
 
     def _sees_by_mask(self, *tokens: int) -> bool:

@@ -20,6 +20,8 @@ from genmm_retriever.models.limits import context_length, pictures_per_prompt
 from genmm_retriever.models.rendering import PromptRenderer
 from genmm_retriever.models.sampling import generate_texts
 
+Encoded = dict[str, Tensor]
+
 
 class TransformersMLLM:
     """A transformers image-text-to-text or causal language model.
@@ -287,24 +289,35 @@ class TransformersMLLM:
         scores: list[Tensor | None] = [None] * len(prompts)
         for group in self._groups(list(unique)):
             encoded = {row: self.encode_prompt(prompt) for row, prompt in group}
-            for chosen in self._at_once(encoded) if shared else [list(encoded)]:
+            for chosen in self._at_once(encoded) if shared else [encoded]:
                 members = [i for i, row in enumerate(rows) if row in chosen]
                 tails = [continuations[i] for i in members]
-                if shared:
-                    state = self.engine.prefill([encoded[row] for row in chosen])
-                    parents = torch.tensor([chosen.index(rows[i]) for i in members])
-                    found = self.engine.score_from(state, parents, tails)
-                else:
-                    found = self.engine.score_packed([encoded[rows[i]] for i in members], tails)
-                for i, score in zip(members, found, strict=True):
+                asked = [rows[i] for i in members]
+                run = self._score_shared if shared else self._score_packed
+                for i, score in zip(members, run(chosen, asked, tails), strict=True):
                     scores[i] = score
         return [score for score in scores if score is not None]
 
-    def _at_once(self, encoded: Mapping[int, dict[str, Tensor]]) -> list[list[int]]:
+    def _at_once(self, encoded: Mapping[int, Encoded]) -> list[dict[int, Encoded]]:
         """Prompts cut into such as are prefilled together: of like length, and not too many."""
         order = list(encoded)
-        lengths = [int(encoded[row]["input_ids"].shape[1]) for row in order]
-        return [[order[place] for place in chunk] for chunk in self.engine.passes(lengths)]
+        chunks = self.engine.passes([int(encoded[row]["input_ids"].shape[1]) for row in order])
+        return [{order[place]: encoded[order[place]] for place in chunk} for chunk in chunks]
+
+    def _score_shared(
+        self, encoded: Mapping[int, Encoded], rows: Sequence[int], tails: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """Scores of tails behind prompts, each of which is run once."""
+        place = {row: i for i, row in enumerate(encoded)}
+        state = self.engine.prefill(list(encoded.values()))
+        parents = torch.tensor([place[row] for row in rows])
+        return self.engine.score_from(state, parents, tails)
+
+    def _score_packed(
+        self, encoded: Mapping[int, Encoded], rows: Sequence[int], tails: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """Scores of tails, each in a row together with its prompt."""
+        return self.engine.score_packed([encoded[row] for row in rows], tails)
 
     def _kept_state(self, prompts: list[Prompt]) -> DecodingState | None:
         """The state after prompts, begun from what is kept of them; None to run them as usual."""
