@@ -160,12 +160,17 @@ def _other_embeddings(model: Any) -> None:
     model.set_input_embeddings(embedding)
 
 
-def _merged_adapter(model: Any) -> None:
+def _adapted(model: Any) -> Any:
+    """The model with a LoRA adapter in place, drawn at random."""
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        peft.get_peft_model(model, config).merge_and_unload()
+        return peft.get_peft_model(model, config)
+
+
+def _merged_adapter(model: Any) -> None:
+    _adapted(model).merge_and_unload()
 
 
 @needs_bf16
@@ -202,14 +207,10 @@ def test_weights_that_change_are_packed_anew(
 
 @needs_bf16
 def test_an_adapter_in_place_is_not_passed_over(build: Build) -> None:
-    peft = pytest.importorskip("peft")
     mllm = half(build, "llama")
     prompts = [Prompt((TextPart("a dog"),))]
     before = scored(mllm, prompts)
-    config = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        adapted = peft.get_peft_model(mllm.model, config)
+    adapted = _adapted(mllm.model)
     after = scored(mllm, prompts)
     assert not is_packed(mllm)
     assert not torch.allclose(before, after, atol=0.05)
@@ -245,14 +246,16 @@ def test_a_hook_on_every_module_is_run(build: Build) -> None:
 
 
 @needs_bf16
-def test_hooks_on_the_body_are_run_beside_packed_layers(build: Build) -> None:
+@pytest.mark.parametrize("of", ["base_model", "lm_head"])
+def test_hooks_on_body_and_head_are_run_beside_packed_layers(build: Build, of: str) -> None:
     mllm = half(build, "llama")
+    assert is_packed(mllm)
     passes: list[int] = []
-    base = mllm.model.base_model
-    hook = base.register_forward_hook(lambda *_: passes.append(1))
+    hook = getattr(mllm.model, of).register_forward_hook(lambda *_: passes.append(1))
     mllm.prefill([Prompt((TextPart("a dog"),))])
-    hook.remove()
     assert passes
+    assert is_packed(mllm)
+    hook.remove()
     assert is_packed(mllm)
 
 

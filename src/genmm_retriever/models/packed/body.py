@@ -100,7 +100,7 @@ class PackedBody:
         base, head = self.model.base_model, self.head
         place = _place_of_layers(base)
         *way, layers = _way_to(base, place or ())
-        unchanged = Unchanged([layers] if head is None else [layers, head], way)
+        unchanged = Unchanged([layers], hooked=[] if head is None else [head], holders=way)
         state = unchanged.state()
         own = _Packed(unchanged, state, None, None)
         if place is None or state is None or not _may_be_packed(layers, head):

@@ -56,10 +56,7 @@ class PackedHead(nn.Module):
 
     def __init__(self, head: nn.Linear) -> None:
         super().__init__()
-        self._forward_hooks = head._forward_hooks
-        self._forward_pre_hooks = head._forward_pre_hooks
-        self._forward_hooks_with_kwargs = head._forward_hooks_with_kwargs
-        self._forward_pre_hooks_with_kwargs = head._forward_pre_hooks_with_kwargs
+        self.__dict__.update({name: held for name, held in vars(head).items() if "hooks" in name})
         self.packed = PackedLinear([head])
 
     def forward(self, states: Tensor) -> Tensor:

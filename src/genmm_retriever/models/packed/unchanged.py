@@ -17,11 +17,18 @@ class Unchanged:
 
     Args:
         modules: Neither they nor their parts have hooks or a replaced `forward`.
+        hooked: More of them, which may have hooks: what stands in for them runs these, too.
         holders: Modules of which only the parts are watched, not what is inside of these.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], holders: Iterable[nn.Module] = ()) -> None:
-        inside = [part for module in modules for part in module.modules()]
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        hooked: Iterable[nn.Module] = (),
+        holders: Iterable[nn.Module] = (),
+    ) -> None:
+        unhooked = [part for module in modules for part in module.modules()]
+        inside = [*unhooked, *(part for module in hooked for part in module.modules())]
         self._places: list[tuple[dict[str, Any], str, object]] = []
         for part in inside:
             slots: tuple[dict[str, Any], ...] = (part._modules, part._parameters)
@@ -30,6 +37,7 @@ class Unchanged:
         for part in holders:
             self._places += [(part._modules, name, held) for name, held in part._modules.items()]
         self._insides = [part.__dict__ for part in inside]
+        self._unhooked = [part.__dict__ for part in unhooked]
 
     def state(self) -> Hashable:
         """Changes with the weights; None once anything else has changed."""
@@ -38,7 +46,9 @@ class Unchanged:
         for slots, name, held in self._places:
             if slots.get(name) is not held:
                 return None
-        for inside in self._insides:
-            if inside["_forward_hooks"] or inside["_forward_pre_hooks"] or "forward" in inside:
+        if any("forward" in inside for inside in self._insides):
+            return None
+        for inside in self._unhooked:
+            if inside["_forward_hooks"] or inside["_forward_pre_hooks"]:
                 return None
         return self._weights.state()
