@@ -22,7 +22,7 @@ def packed_layers(options: Options) -> Measurement:
     """Seconds of passes of several sizes, by packed layers and by the model's own."""
     mllm = model_of(options)
     with torch.no_grad():
-        if mllm.engine.forward.packed.current()[0] is mllm.model.base_model:
+        if mllm.engine.forward.packed.current() is mllm.model.base_model:
             raise Skipped("layers of this model are not packed on this processor")
     state = mllm.prefill(prompts(1))
     rows = [_timed(mllm, state, size, options.pick(15, 2)) for size in SIZES[: options.pick(4, 2)]]

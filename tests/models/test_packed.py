@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from genmm_retriever.models import kernels
 from genmm_retriever.models.base import ImagePart, Prompt, TextPart
 from genmm_retriever.models.packed import PackedBody, body
 from genmm_retriever.models.packed.body import VARIABLE, is_supported
@@ -36,7 +37,7 @@ def half(build: Build, kind: str) -> TransformersMLLM:
 def is_packed(mllm: TransformersMLLM) -> bool:
     """Whether a pass would use packed layers now."""
     with torch.no_grad():
-        return mllm.engine.forward.packed.current()[0] is not mllm.model.base_model
+        return mllm.engine.forward.packed.current() is not mllm.model.base_model
 
 
 def asked(mllm: TransformersMLLM, picture: Callable[..., Image.Image]) -> list[Prompt]:
@@ -81,6 +82,45 @@ def test_packed_layers_are_no_further_from_float32_than_the_models_own(
 
 
 @needs_bf16
+@pytest.mark.parametrize("threads", [1, 64])
+@pytest.mark.parametrize("kind", ["llama", "qwen3-vl"])
+def test_branches_of_a_tree_come_out_as_in_float32(
+    build: Build, kind: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With one thread few of all tokens are seen and looked up; with many torch does all of it.
+    exact = build(kind)
+    prompts = [Prompt((TextPart("a dog on the beach"),))]
+    draw = torch.Generator().manual_seed(0)
+    tails = torch.randint(5, 60, (40, 6), generator=draw).tolist()
+    rows = torch.zeros(len(tails), dtype=torch.int64)
+
+    def found(mllm: TransformersMLLM) -> Tensor:
+        state = mllm.prefill(prompts)
+        after, sums = mllm.extend(state, rows, tails, [False] * len(tails))
+        more = mllm.score_from(after, torch.arange(len(tails)), tails)
+        return torch.cat([sums, *more])
+
+    right = found(exact)
+    looked_up: list[int] = []
+    attend = kernels.attend
+
+    def counted(*args: Any) -> Tensor:
+        looked_up.append(1)
+        return attend(*args)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(kernels, "attend", counted)
+    monkeypatch.setattr(kernels, "pays", lambda _elements: threads == 1)
+    packed = half(build, kind)
+    error = (found(packed) - right).abs().mean()
+    assert is_packed(packed)
+    assert bool(looked_up) == (threads == 1)
+    packed.engine.forward.packed.enabled = False
+    own_error = (found(packed) - right).abs().mean()
+    assert error <= 1.5 * own_error + 0.01 * (right - right.mean()).abs().mean()
+
+
+@needs_bf16
 @pytest.mark.parametrize("kind", NOT_PACKED)
 def test_other_layers_are_left_as_they_are(build: Build, kind: str) -> None:
     assert not is_packed(half(build, kind))
@@ -89,7 +129,7 @@ def test_other_layers_are_left_as_they_are(build: Build, kind: str) -> None:
 def test_float32_is_left_as_it_is(build: Build) -> None:
     mllm = build("llama")
     assert not is_packed(mllm)
-    assert mllm.engine.forward.packed.current()[1] is mllm.model.get_output_embeddings()
+    assert mllm.engine.forward.packed.current_head() is mllm.model.get_output_embeddings()
 
 
 @needs_bf16
@@ -102,7 +142,7 @@ def test_biases_are_kept(build: Build) -> None:
             nn.init.normal_(value, generator=drawn)
     tokens = torch.tensor([[5, 9, 40, 7]])
     with torch.no_grad():
-        packed, _ = PackedBody(exact, exact.get_output_embeddings()).current()
+        packed = PackedBody(exact, exact.get_output_embeddings()).current()
         assert packed is not exact.base_model
         own, other = (one(input_ids=tokens)[0].float() for one in (exact.base_model, packed))
     assert (other - own).norm() < 0.03 * own.norm()
@@ -112,7 +152,7 @@ def test_biases_are_kept(build: Build) -> None:
 def test_packed_only_for_inference(build: Build) -> None:
     mllm = half(build, "llama")
     packed = mllm.engine.forward.packed
-    assert packed.current()[0] is mllm.model.base_model  # gradients are on
+    assert packed.current() is mllm.model.base_model  # gradients are on
     assert is_packed(mllm)
     mllm.model.train()
     assert not is_packed(mllm)
@@ -265,7 +305,7 @@ def test_layers_that_disagree_with_the_model_are_not_used(
 ) -> None:
     mllm = half(build, "llama")
     monkeypatch.setattr(
-        "genmm_retriever.models.packed.layer.rotated", lambda states, cosine, sine: states * 2
+        "genmm_retriever.models.packed.layer.gated", lambda both: both.chunk(2, dim=1)[0]
     )
     assert not is_packed(mllm)
 

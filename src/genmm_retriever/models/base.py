@@ -322,14 +322,20 @@ class ObjectNamer(Protocol):
 def log_normaliser(logits: Tensor) -> Tensor:
     """Log of the sum of exponentials over the vocabulary, [n], float32.
 
-    On a CPU by the fused cross-entropy, a few rows at a time, so that they stay in its cache:
-    three times as fast as `torch.logsumexp` over all of them.
+    On a CPU by a compiled loop over bfloat16, else by the fused cross-entropy, a few rows at a
+    time, so that they stay in its cache: twelve and three times as fast as `torch.logsumexp` over
+    all of them.
 
     Args:
         logits: [n, V], finite, of any float dtype.
     """
     if logits.device.type != "cpu":
         return torch.logsumexp(logits.float(), dim=-1)
+    if logits.dtype == torch.bfloat16:
+        from genmm_retriever.models import kernels  # imports numba
+
+        if kernels.pays(logits.numel()):
+            return kernels.log_sum_exp(logits.contiguous())
     parts = [_few_normalisers(rows.float()) for rows in torch.split(logits, _ROWS_IN_CACHE)]
     return torch.cat(parts)
 

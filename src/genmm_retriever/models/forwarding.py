@@ -109,7 +109,7 @@ class ForwardPass:
         if cache is not None:
             extra["past_key_values"] = cache
         if self.probe().head is not None:
-            base = self.packed.current()[0]
+            base = self.packed.current()
             if "image_sizes" in inputs and "image_sizes" not in _names(base):
                 inputs = {key: value for key, value in inputs.items() if key != "image_sizes"}
             output = base(**inputs, **extra)
@@ -138,7 +138,7 @@ class ForwardPass:
         """As `logits`, in the model's own dtype."""
         if self.probe().head is None:
             return states
-        return torch.as_tensor(self.packed.current()[1](states))
+        return torch.as_tensor(self.packed.current_head()(states))
 
     def additive(self, mask: Tensor) -> Tensor:
         """Turn "may see" [n, 1, T, L] into what is added to attention scores."""

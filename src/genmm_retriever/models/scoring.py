@@ -9,10 +9,10 @@ from torch import Tensor
 
 from genmm_retriever.models.base import log_normaliser
 
-_LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
-"""Entries of a float32 logits block; scoring never holds more.
+_LOGITS_AT_ONCE = {"cpu": 30_000_000, "cuda": 2**28}
+"""Bytes of a logits block; scoring never holds more.
 
-On a CPU 16 MiB: the allocator then reuses the block instead of mapping fresh pages.
+On a CPU below 32 MiB: the allocator then reuses the block instead of mapping fresh pages.
 """
 
 
@@ -41,7 +41,8 @@ def score_pairs(
     scores = torch.empty(len(rows), device=states.device)
     kept = torch.empty((len(keep), vocab_size), device=states.device)
     kept_normaliser = torch.empty(len(keep), device=states.device)
-    size = max(1, _LOGITS_AT_ONCE.get(states.device.type, 2**24) // vocab_size)
+    most = _LOGITS_AT_ONCE.get(states.device.type, 2**26)
+    size = max(1, most // (vocab_size * states.element_size()))
     for start in range(0, len(states), size):
         logits = head(states[start : start + size])
         normaliser = log_normaliser(logits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from genmm_retriever.constraints.clues.jit import as_i32, as_i64, as_u32, helper, kernel
 from genmm_retriever.constraints.clues.making import I32, I64, U64, popcount
 from genmm_retriever.constraints.clues.ranking import (
     between,
@@ -29,6 +28,7 @@ from genmm_retriever.constraints.clues.searching import (
     is_alive,
     within,
 )
+from genmm_retriever.jit import as_i32, as_i64, as_u32, helper, kernel
 
 NARROW, CHECKED, ROWS_A_TOKEN = 4096, 256, 128
 """Ranges of so many rows are scanned; of wider ones so many tokens of the model are looked up,

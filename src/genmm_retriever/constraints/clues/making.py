@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from genmm_retriever.constraints.clues.jit import as_u32, helper, kernel
+from genmm_retriever.jit import as_u32, helper, kernel
 
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from genmm_retriever.constraints.clues.jit import helper
 from genmm_retriever.constraints.clues.making import I32, I64, popcount
+from genmm_retriever.jit import helper
 
 BLOCK, GROUP = 64, 8
 """Logits under one maximum, and maxima under one of those."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from genmm_retriever.constraints.clues.jit import as_i64, as_u32, as_u64, helper, kernel
 from genmm_retriever.constraints.clues.making import I64, U32, U64, popcount
+from genmm_retriever.jit import as_i64, as_u32, as_u64, helper, kernel
 
 # Columns of the table: addresses first. BITS is 0 where every passage is alive.
 BWT, PSI, DOC, STARTS, BITS, RANKS, ROWS, PASSAGES, ALIVE = range(9)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genmm_retriever.models.packed.layer import PackedLayer
 from genmm_retriever.models.packed.linear import PackedHead
 from genmm_retriever.models.packed.unchanged import Unchanged
 
@@ -76,14 +75,22 @@ class PackedBody:
         self._lock = threading.Lock()
         self._packed: _Packed | None = None
 
-    def current(self) -> tuple[Any, Any]:
-        """The body and the head to call now: packed ones, or the model's own."""
+    def current(self) -> Any:
+        """The body to call now: the packed one, or the model's own."""
+        packed = self._now() if self._is_wanted() else None
+        return self.model.base_model if packed is None or packed.body is None else packed.body
+
+    def current_head(self) -> Any:
+        """The head to call on states of a body that `current` gave just now.
+
+        Weights are not looked at again: that takes a millisecond of a small pass.
+        """
+        packed = (self._packed or self._now()) if self._is_wanted() else None
+        return self.head if packed is None or packed.body is None else packed.head
+
+    def _is_wanted(self) -> bool:
         inference = not (self.model.training or torch.is_grad_enabled())
-        if self.enabled and inference and self._known:
-            packed = self._now()
-            if packed.body is not None:
-                return packed.body, packed.head
-        return self.model.base_model, self.head
+        return self.enabled and inference and self._known
 
     def _now(self) -> _Packed:
         packed = self._packed
@@ -106,7 +113,7 @@ class PackedBody:
         if place is None or state is None or not _may_be_packed(layers, head):
             return own
         try:
-            body = _with_layers(base, place, [PackedLayer(layer) for layer in layers])
+            body = _with_layers(base, place, _packed(layers))
             head = None if head is None else PackedHead(head)
             return _Packed(unchanged, state, body, head) if self._agrees(body, head) else own
         except _ERRORS:
@@ -177,7 +184,14 @@ def _may_be_packed(layers: Any, head: Any) -> bool:
     )
 
 
-def _with_layers(module: Any, place: tuple[str, ...], layers: list[PackedLayer]) -> Any:
+def _packed(layers: Any) -> list[nn.Module]:
+    # numba is imported for models alone that are packed.
+    from genmm_retriever.models.packed.layer import PackedLayer
+
+    return [PackedLayer(layer) for layer in layers]
+
+
+def _with_layers(module: Any, place: tuple[str, ...], layers: list[nn.Module]) -> Any:
     """The same module, sharing all but what lies on the way to other layers."""
     if not place:
         return nn.ModuleList(layers)

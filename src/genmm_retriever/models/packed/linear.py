@@ -29,22 +29,17 @@ class PackedLinear:
         self.bias = torch.cat(biases) if biases else None
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
 
-    def __call__(self, inputs: Tensor, then: str = "none") -> Tensor:
-        """The product [n, out] of inputs [n, in]; `then` is "none" or "swish"."""
-        product = torch.ops.mkldnn._linear_pointwise
-        return torch.as_tensor(product(inputs, self.weight, self.bias, then, [], ""))
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The product [n, out] of inputs [n, in]."""
+        product = torch.ops.mkldnn._linear_pointwise.default
+        made: Tensor = product(inputs, self.weight, self.bias, "none", [], "")
+        return made
 
     def plus(self, inputs: Tensor, other: Tensor) -> Tensor:
         """The product and another [n, out] added up, rounded once."""
-        return self._with(inputs, other, "add")
-
-    def times(self, inputs: Tensor, other: Tensor) -> Tensor:
-        """The product and another [n, out] multiplied element by element, rounded once."""
-        return self._with(inputs, other, "mul")
-
-    def _with(self, inputs: Tensor, other: Tensor, how: str) -> Tensor:
         product = torch.ops.mkldnn._linear_pointwise.binary
-        return torch.as_tensor(product(inputs, other, self.weight, self.bias, how))
+        made: Tensor = product(inputs, other, self.weight, self.bias, "add")
+        return made
 
 
 class PackedHead(nn.Module):

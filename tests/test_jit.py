@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from genmm_retriever.constraints.clues import jit, making
+from genmm_retriever import jit
+from genmm_retriever.constraints.clues import making
 
 WITHOUT_NUMBA = """
 import sys

@@ -1,9 +1,10 @@
-"""Compiled loops over memory maps: numba, with arrays passed by address."""
+"""Compiled loops: numba, kept on disk, with arrays passed by address."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,16 +22,17 @@ except ImportError as error:
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
+_REORDERED = {"contract", "reassoc", "arcp", "nsz", "afn"}
+"""Of what compilers call fast arithmetic, all but that nothing is infinite or NaN."""
 
-def _sources() -> int:
-    """A checksum of everything that kernels are made of."""
+
+@cache
+def _sources(folder: Path) -> int:
+    """A checksum of everything that the kernels of a folder are made of."""
     total = 0
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in [Path(__file__), *sorted(folder.glob("*.py"))]:
         total = zlib.crc32(path.read_bytes(), total)
     return total
-
-
-_SOURCES = _sources()
 
 
 def kernel(function: FunctionT) -> FunctionT:
@@ -43,10 +45,22 @@ def helper(function: FunctionT) -> FunctionT:
     return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-def _compiled(function: FunctionT, **more: bool) -> FunctionT:
+def vectorised(function: FunctionT) -> FunctionT:
+    """A kernel whose sums of floating-point numbers may be reordered, so that lanes share them."""
+    return _compiled(function, fastmath=_REORDERED)
+
+
+def vectorised_helper(function: FunctionT) -> FunctionT:
+    """The same for what only kernels call."""
+    hidden = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return _compiled(function, fastmath=_REORDERED, **hidden)
+
+
+def _compiled(function: FunctionT, **more: Any) -> FunctionT:
     # numba looks at the age of a function's own file alone; its cache is to be new when any
     # helper is.
-    function.__qualname__ += f"_{_SOURCES:08x}"
+    folder = Path(function.__code__.co_filename).parent
+    function.__qualname__ += f"_{_sources(folder):08x}"
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", **more}
     try:
         compiled: FunctionT = numba.njit(cache=True, **options)(function)
@@ -96,4 +110,25 @@ def as_i64(address: int, size: int) -> NDArray[np.int64]:
 def as_u64(address: int, size: int) -> NDArray[np.uint64]:
     """The array of uint64 at an address."""
     found: NDArray[np.uint64] = _carray(_pointer(address), (size,), np.uint64)
+    return found
+
+
+@helper
+def as_u16(address: int, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """The array of uint16 at an address."""
+    found: NDArray[np.uint16] = _carray(_pointer(address), shape, np.uint16)
+    return found
+
+
+@helper
+def as_i16(address: int, shape: tuple[int, ...]) -> NDArray[np.int16]:
+    """The array of int16 at an address."""
+    found: NDArray[np.int16] = _carray(_pointer(address), shape, np.int16)
+    return found
+
+
+@helper
+def as_f32(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The array of float32 at an address."""
+    found: NDArray[np.float32] = _carray(_pointer(address), shape, np.float32)
     return found

@@ -1,0 +1,198 @@
+"""Attention of tokens that see few of the others, as the branches of a tree do."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genmm_retriever.jit import as_i32, as_u16, vectorised, vectorised_helper
+from genmm_retriever.models.kernels.numbers import F32, I32, U16, Number, exponential, short, wide
+
+_DEARER = 10
+"""A pair of tokens that is looked up costs what so many of a dense product do."""
+_SEEN, _HIDDEN = 0, 0xFF7F
+"""Bits of bfloat16: zero, and the least finite number."""
+_LATEST = threading.local()
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Which keys each token of a pass sees, where they are few of all.
+
+    Attributes:
+        starts: Where the keys of each token begin among all of them, [T + 1], int32.
+        keys: Numbers of keys, int32, of one token after the other.
+    """
+
+    starts: Tensor
+    keys: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor | None) -> Visible | None:
+        """What a mask of a single sequence shows; None where a dense product is faster.
+
+        The layers of a pass share a mask: the latest one's answer is kept.
+
+        Args:
+            mask: [1, 1, T, L], bfloat16, added to scores: 0 or the least number.
+        """
+        if mask is None or mask.dtype != torch.bfloat16 or mask.shape[:2] != (1, 1):
+            return None
+        kept = getattr(_LATEST, "of", None)
+        if kept is not None and kept() is mask:
+            known: Visible | None = _LATEST.visible
+            return known
+        found = cls._looked_up(mask.contiguous())
+        _LATEST.of, _LATEST.visible = weakref.ref(mask), found
+        return found
+
+    @classmethod
+    def _looked_up(cls, mask: Tensor) -> Visible | None:
+        width, length = mask.shape[2:]
+        most = width * length // (_DEARER * torch.get_num_threads())
+        if not most:
+            return None
+        starts = torch.empty(width + 1, dtype=torch.int32)
+        keys = torch.empty(most, dtype=torch.int32)
+        if not _list(mask.data_ptr(), width, length, starts.data_ptr(), keys.data_ptr(), most):
+            return None
+        return cls(starts, keys[: int(starts[-1])])
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Visible, scale: float) -> Tensor:
+    """What each token sees, weighed by the softmax of its scores.
+
+    Args:
+        queries: [heads, T, S], bfloat16, contiguous.
+        keys: [shared, L, S], bfloat16, contiguous; each serves as many heads.
+        values: As the keys.
+        visible: Which of the keys each token sees.
+        scale: Of the scores.
+
+    Returns:
+        [T, heads, S].
+    """
+    heads, width, size = queries.shape
+    shared, length, _size = keys.shape
+    seen = queries.new_empty((width, heads, size))
+    _attend(
+        queries.data_ptr(),
+        keys.data_ptr(),
+        values.data_ptr(),
+        seen.data_ptr(),
+        visible.starts.data_ptr(),
+        visible.keys.data_ptr(),
+        len(visible.keys),
+        (heads, shared, width, length, size),
+        np.float32(scale),
+    )
+    return seen
+
+
+@vectorised
+def _list(mask: int, width: int, length: int, starts: int, keys: int, most: int) -> bool:
+    """List what each token sees; False if that is too much or if the mask says more."""
+    source, bounds = as_u16(mask, (width, length)), as_i32(starts, width + 1)
+    found = as_i32(keys, most)
+    count = 0
+    for row in range(width):
+        bounds[row] = count
+        given = source[row]
+        for i in range(length):
+            if given[i] == _SEEN:
+                if count == most:
+                    return False
+                found[count] = i
+                count += 1
+            elif given[i] != _HIDDEN:
+                return False
+        if count == bounds[row]:
+            return False
+    bounds[width] = count
+    return True
+
+
+@vectorised
+def _attend(
+    queries: int,
+    keys: int,
+    values: int,
+    seen: int,
+    starts: int,
+    listed: int,
+    most: int,
+    shape: tuple[int, int, int, int, int],
+    scale: Number,
+) -> None:
+    heads, shared, width, length, size = shape
+    asking, told = as_u16(queries, (heads, width, size)), as_u16(seen, (width, heads, size))
+    key, value = as_u16(keys, (shared, length, size)), as_u16(values, (shared, length, size))
+    bounds, chosen = as_i32(starts, width + 1), as_i32(listed, most)
+    wide_keys = np.empty((length, size), np.float32)
+    wide_values = np.empty((length, size), np.float32)
+    query, answer = np.empty(size, np.float32), np.empty(size, np.float32)
+    scores = np.empty(length, np.float32)
+    group = heads // shared
+    for one in range(shared):
+        _widen(key[one], wide_keys)
+        _widen(value[one], wide_values)
+        for row in range(width):
+            rows = chosen[bounds[row] : bounds[row + 1]]
+            for head in range(one * group, one * group + group):
+                for i in range(size):
+                    query[i] = wide(asking[head, row, i]) * scale
+                _weigh(query, wide_keys, rows, scores)
+                _add_up(wide_values, rows, scores, answer)
+                for i in range(size):
+                    told[row, head, i] = short(answer[i])
+
+
+@vectorised_helper
+def _widen(given: U16, made: F32) -> None:
+    for row in range(given.shape[0]):
+        for i in range(given.shape[1]):
+            made[row, i] = wide(given[row, i])
+
+
+@vectorised_helper
+def _weigh(query: F32, keys: F32, rows: I32, scores: F32) -> None:
+    """Write the softmax of the products with some keys."""
+    most = np.float32(-np.inf)
+    for i in range(len(rows)):
+        key = keys[rows[i]]
+        score = np.float32(0)
+        for j in range(len(query)):
+            score += query[j] * key[j]
+        scores[i] = score
+        most = score if score > most else most
+    total = np.float32(0)
+    for i in range(len(rows)):
+        scores[i] = exponential(scores[i] - most)
+        total += scores[i]
+    for i in range(len(rows)):
+        scores[i] /= total
+
+
+@vectorised_helper
+def _add_up(values: F32, rows: I32, scores: F32, answer: F32) -> None:
+    """Write the sum of some values, each by its score."""
+    for j in range(len(answer)):
+        answer[j] = 0
+    # Four at a time, so that the answer is read and written a quarter as often.
+    fours = len(rows) // 4 * 4
+    for i in range(0, fours, 4):
+        one, two, three, four = scores[i], scores[i + 1], scores[i + 2], scores[i + 3]
+        first, second = values[rows[i]], values[rows[i + 1]]
+        third, fourth = values[rows[i + 2]], values[rows[i + 3]]
+        for j in range(len(answer)):
+            left = one * first[j] + two * second[j]
+            answer[j] += left + (three * third[j] + four * fourth[j])
+    for i in range(fours, len(rows)):
+        score, value = scores[i], values[rows[i]]
+        for j in range(len(answer)):
+            answer[j] += score * value[j]

@@ -1,0 +1,211 @@
+"""Compiled loops against the formulas that they stand for, reckoned in float32."""
+
+from __future__ import annotations
+
+import gc
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from genmm_retriever.models import kernels
+from genmm_retriever.models.base import log_normaliser
+from genmm_retriever.models.kernels import Visible
+
+LEAST = torch.finfo(torch.bfloat16).min
+ROUNDED = {"rtol": 2**-8, "atol": 1e-6}
+"""One rounding to bfloat16, whose significand has eight bits."""
+
+
+def drawn(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+    """Normal numbers in bfloat16."""
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale).bfloat16()
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (3, 7), (5, 64), (40, 576)])
+def test_norms_are_rounded_once(rows: int, size: int) -> None:
+    states, weight = drawn(rows, size), drawn(size, seed=1).float()
+    right = functional.rms_norm(states.float(), (size,), weight, 1e-5)
+    torch.testing.assert_close(
+        kernels.rms_norm(states, weight, 1e-5).float(), right, check_dtype=False, **ROUNDED
+    )
+
+
+@pytest.mark.parametrize("size", [2, 6, 64, 80])
+@pytest.mark.parametrize("normed", [False, True])
+def test_heads_are_split_normed_and_turned(size: int, normed: bool) -> None:
+    rows, width, heads, shared = 2, 5, 4, 2
+    mixed = drawn(rows, width, heads + 2 * shared, size)
+    angles = torch.rand((rows, width, size), generator=torch.Generator().manual_seed(2)) * 6
+    turns = (angles.cos().bfloat16(), angles.sin().bfloat16())
+    norms = (drawn(size, seed=3).float(), drawn(size, seed=4).float()) if normed else None
+    found = kernels.split_heads(mixed, turns, heads, norms, 1e-6)
+
+    queries, keys, values = mixed.float().split([heads, shared, shared], dim=2)
+    if norms is not None:
+        queries = functional.rms_norm(queries, (size,), norms[0], 1e-6)
+        keys = functional.rms_norm(keys, (size,), norms[1], 1e-6)
+    for one, given_heads in zip(found, (queries, keys), strict=False):
+        halves = given_heads.chunk(2, dim=-1)
+        other = torch.cat([-halves[1], halves[0]], dim=-1)
+        cosine, sine = (turn.float().unsqueeze(2) for turn in turns)
+        right = (given_heads * cosine + other * sine).transpose(1, 2)
+        torch.testing.assert_close(one.float(), right, rtol=2**-8, atol=1e-5)
+    assert torch.equal(found[2].float(), values.transpose(1, 2))
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (3, 17), (20, 1536)])
+def test_gates(rows: int, size: int) -> None:
+    both = drawn(rows, 2 * size, scale=4)
+    left, right = both.float().chunk(2, dim=1)
+    torch.testing.assert_close(
+        kernels.gate(both).float(), functional.silu(left) * right, check_dtype=False, **ROUNDED
+    )
+
+
+def test_gates_that_are_far_open_or_shut() -> None:
+    both = torch.tensor([[-1e30, -200.0, -0.0, 0.0, 200.0, 1e30] + [2.0] * 6]).bfloat16()
+    assert kernels.gate(both).tolist() == (functional.silu(both[:, :6]) * 2).tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=1, max_size=70),
+    st.sampled_from([1e-37, 1e-3, 1.0]),
+)
+def test_normalisers_of_any_logits(values: list[float], scale: float) -> None:
+    logits = (torch.tensor([values, values[::-1]]) * scale).bfloat16()
+    right = torch.logsumexp(logits.double(), dim=-1).float()
+    torch.testing.assert_close(kernels.log_sum_exp(logits), right, rtol=1e-5, atol=1e-5)
+
+
+def test_normalisers_of_a_vocabulary_and_of_what_may_not_be_written() -> None:
+    logits = drawn(9, 49_280, scale=5)
+    logits[3, 100:] = -torch.inf
+    logits[4] = LEAST
+    logits[4, 7] = 1
+    right = torch.logsumexp(logits.double(), dim=-1).float()
+    torch.testing.assert_close(kernels.log_sum_exp(logits), right, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(log_normaliser(logits[:, 3:]), right_of(logits[:, 3:]))
+
+
+def right_of(logits: Tensor) -> Tensor:
+    """The normalisers by torch."""
+    return torch.logsumexp(logits.float(), dim=-1)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 64])
+def test_normalisers_do_not_depend_on_threads(threads: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    logits = drawn(9, 20_000, scale=5)
+    torch.testing.assert_close(log_normaliser(logits), right_of(logits), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [math.nan, -math.nan])
+def test_what_is_no_number_is_never_hidden(sign: float) -> None:
+    bad = torch.tensor(sign)
+    logits = drawn(3, 100)
+    logits[1, 50] = bad
+    assert torch.isnan(kernels.log_sum_exp(logits)).tolist() == [False, True, False]
+    states = drawn(3, 33)
+    states[1, 5] = bad
+    assert torch.isnan(kernels.rms_norm(states, torch.ones(33), 1e-5))[1].all()
+    assert torch.isnan(kernels.gate(torch.cat([states, states], dim=1)))[1, 5]
+    assert torch.isnan(kernels.gate(torch.cat([states, states], dim=1))).sum() == 1
+    keys = drawn(1, 4, 8)
+    keys[0, 2, 3] = bad
+    visible = Visible(torch.tensor([0, 2, 4]).int(), torch.tensor([0, 1, 2, 3]).int())
+    seen = kernels.attend(drawn(2, 2, 8), keys, drawn(1, 4, 8), visible, 1.0)
+    assert torch.isnan(seen).all(dim=-1).tolist() == [[False, False], [True, True]]
+
+
+def masks(width: int, length: int, seen: int, seed: int) -> Tensor:
+    """A mask under which each token sees so many keys, at least its own."""
+    draw = torch.Generator().manual_seed(seed)
+    mask = torch.full((1, 1, width, length), LEAST, dtype=torch.bfloat16)
+    for row in range(width):
+        mask[0, 0, row, torch.randperm(length, generator=draw)[:seen]] = 0
+        mask[0, 0, row, length - width + row] = 0
+    return mask
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    width=st.integers(1, 40),
+    before=st.integers(200, 500),
+    seen=st.integers(1, 15),
+    shared=st.integers(1, 3),
+    group=st.integers(1, 3),
+    size=st.sampled_from([1, 8, 20, 64]),
+    seed=st.integers(0, 2**16),
+)
+def test_few_keys_are_looked_up(
+    width: int, before: int, seen: int, shared: int, group: int, size: int, seed: int
+) -> None:
+    length, heads = before + width, shared * group
+    mask = masks(width, length, seen, seed)
+    queries = drawn(heads, width, size, seed=seed, scale=2)
+    keys, values = drawn(2, shared, length, size, seed=seed + 1)
+    visible = Visible.of(mask)
+    assert visible is not None
+    found = kernels.attend(queries, keys, values, visible, 0.3)
+    right = functional.scaled_dot_product_attention(
+        queries.float()[None],
+        keys.float().repeat_interleave(group, 0)[None],
+        values.float().repeat_interleave(group, 0)[None],
+        attn_mask=mask.float(),
+        scale=0.3,
+    )[0]
+    torch.testing.assert_close(found.transpose(0, 1).float(), right, rtol=2**-7, atol=1e-4)
+
+
+def test_dense_masks_are_left_to_torch() -> None:
+    assert Visible.of(None) is None
+    assert Visible.of(masks(20, 200, 100, 0)) is None
+    assert Visible.of(masks(3, 400, 2, 0)[:, :, :, :0]) is None
+
+
+def test_masks_that_say_more_than_what_is_seen_are_left_to_torch() -> None:
+    mask = masks(3, 400, 2, 0)
+    assert Visible.of(mask) is not None
+    assert Visible.of(mask.float()) is None
+    assert Visible.of(mask == 0) is None
+    assert Visible.of(mask.expand(2, -1, -1, -1)) is None
+    farther = mask.clone()
+    farther[0, 0, 1, 7] = -0.5
+    assert Visible.of(farther) is None
+    blind = mask.clone()
+    blind[0, 0, 1] = LEAST
+    assert Visible.of(blind) is None
+
+
+def test_a_mask_is_looked_at_once_for_all_layers(monkeypatch: Any) -> None:
+    looks: list[int] = []
+    look = Visible._looked_up.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        Visible, "_looked_up", classmethod(lambda cls, mask: looks.append(1) or look(cls, mask))
+    )
+    one, other = masks(3, 400, 2, 0), masks(3, 400, 2, 1)
+    first = Visible.of(one)
+    assert Visible.of(one) is first
+    assert len(looks) == 1
+    second = Visible.of(other)
+    assert second is not None
+    assert first is not None
+    assert not torch.equal(first.keys, second.keys)
+    del one, other
+    gc.collect()
+    assert torch.equal(Visible.of(masks(3, 400, 2, 0)).keys, first.keys)  # type: ignore[union-attr]
+
+
+def test_one_thread_of_loops_against_many_of_torch(monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert kernels.pays(1000)
+    assert not kernels.pays(10_000_000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert kernels.pays(10_000_000)
