@@ -129,7 +129,7 @@ def test_other_layers_are_left_as_they_are(build: Build, kind: str) -> None:
 def test_float32_is_left_as_it_is(build: Build) -> None:
     mllm = build("llama")
     assert not is_packed(mllm)
-    assert mllm.engine.forward.packed.current_head() is mllm.model.get_output_embeddings()
+    assert mllm.engine.forward.packed.latest()[1] is mllm.model.get_output_embeddings()
 
 
 @needs_bf16
@@ -305,7 +305,7 @@ def test_layers_that_disagree_with_the_model_are_not_used(
 ) -> None:
     mllm = half(build, "llama")
     monkeypatch.setattr(
-        "genmm_retriever.models.packed.layer.gated", lambda both: both.chunk(2, dim=1)[0]
+        "genmm_retriever.models.packed.layer.gated", lambda both, _: both.chunk(2, dim=1)[0]
     )
     assert not is_packed(mllm)
 

@@ -165,10 +165,10 @@ class _Search(Generic[StateT]):
 
     def _give_up(self, live: Live[StateT], expansion: Expansion, pairs: Tensor) -> None:
         """Remember the best score that anything under these pairs can reach."""
-        # What is under a pair is under its row, so the row's bound holds for it too.
-        least = live.null + self.constraint.least_null_logprob(live.constraint)
         reach = expansion.logprob[pairs] + ahead_of(expansion, pairs)
         if self.config.debias:
+            # What is under a pair is under its row, so the row's bound holds for it too.
+            least = live.null + self.constraint.least_null_logprob(live.constraint)
             reach = reach - self.config.debias * least[expansion.rows[pairs]]
         if self.config.length_penalty:
             reach = torch.full_like(reach, torch.inf)
@@ -206,7 +206,8 @@ class _Search(Generic[StateT]):
             return None
         bar = torch.tensor(bars, device=state.query.device)[state.query]
         reach = expansion.score[picks]
-        reach = reach - self.config.debias * self.constraint.least_null_logprob(state)
+        if self.config.debias:
+            reach = reach - self.config.debias * self.constraint.least_null_logprob(state)
         hopeless = reach < bar - _SLACK
         self.missed.scatter_reduce_(0, state.query[hopeless], reach[hopeless], "amax")
         return torch.nonzero(~hopeless).flatten()

@@ -97,7 +97,8 @@ class ForwardPass:
             inputs: What `accepted` gave, sequences [n, T].
             positions: [n, T] or [3, n, T].
             keep: How many of the last tokens are wanted.
-            cache: Keys and values to attend to; grown in place.
+            cache: Keys and values to attend to; grown in place. What goes on with it does so with
+                the weights that were there when it was begun.
             use_cache: Whether a cache is wanted.
 
         Returns:
@@ -109,7 +110,7 @@ class ForwardPass:
         if cache is not None:
             extra["past_key_values"] = cache
         if self.probe().head is not None:
-            base = self.packed.current()
+            base = self.packed.current() if cache is None else self.packed.latest()[0]
             if "image_sizes" in inputs and "image_sizes" not in _names(base):
                 inputs = {key: value for key, value in inputs.items() if key != "image_sizes"}
             output = base(**inputs, **extra)
@@ -130,6 +131,11 @@ class ForwardPass:
                 self._packed = self._packed or PackedBody(self.model, head)
         return self._packed
 
+    def begin(self) -> None:
+        """Look whether weights have changed, as a run without a cache does by itself."""
+        if self.probe().head is not None:
+            self.packed.current()
+
     def logits(self, states: Tensor) -> Tensor:
         """Logits [k, V], float32, of chosen states [k, H] from `run`."""
         return self.raw_logits(states).float()
@@ -138,7 +144,7 @@ class ForwardPass:
         """As `logits`, in the model's own dtype."""
         if self.probe().head is None:
             return states
-        return torch.as_tensor(self.packed.current_head()(states))
+        return torch.as_tensor(self.packed.latest()[1](states))
 
     def additive(self, mask: Tensor) -> Tensor:
         """Turn "may see" [n, 1, T, L] into what is added to attention scores."""

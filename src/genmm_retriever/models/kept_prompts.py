@@ -97,6 +97,7 @@ class KeptPrompts:
             if len(new) == len(prompts):
                 return state
             found |= run
+        self._tree.forward.begin()
         return self._joined([found[key] for key in keys])
 
     def _get(self, keys: Sequence[Hashable]) -> dict[Hashable, KeptPrompt]:

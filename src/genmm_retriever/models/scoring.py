@@ -38,20 +38,27 @@ def score_pairs(
         Log-probabilities of the pairs [m], logits of the kept states [k, V] and their log
         normalisers [k], all float32.
     """
+    most = _LOGITS_AT_ONCE.get(states.device.type, 2**26)
+    size = max(1, most // (vocab_size * states.element_size()))
+    if len(states) <= size:
+        logits = head(states)
+        normaliser = log_normaliser(logits)
+        scores = logits[rows, tokens].float() - normaliser[rows]
+        return scores, logits[keep].float(), normaliser[keep]
     scores = torch.empty(len(rows), device=states.device)
     kept = torch.empty((len(keep), vocab_size), device=states.device)
     kept_normaliser = torch.empty(len(keep), device=states.device)
-    most = _LOGITS_AT_ONCE.get(states.device.type, 2**26)
-    size = max(1, most // (vocab_size * states.element_size()))
     for start in range(0, len(states), size):
-        logits = head(states[start : start + size])
-        normaliser = log_normaliser(logits)
-        for wanted, out in ((rows, scores), (keep, kept_normaliser)):
-            inside = torch.nonzero((wanted >= start) & (wanted < start + size)).flatten()
-            at = wanted[inside] - start
-            if out is scores:
-                out[inside] = logits[at, tokens[inside]].float() - normaliser[at]
-            else:
-                out[inside] = normaliser[at]
-                kept[inside] = logits[at].float()
+        here = [
+            torch.nonzero((wanted >= start) & (wanted < start + size)).flatten()
+            for wanted in (rows, keep)
+        ]
+        scores[here[0]], kept[here[1]], kept_normaliser[here[1]] = score_pairs(
+            head,
+            states[start : start + size],
+            rows[here[0]] - start,
+            tokens[here[0]],
+            keep[here[1]] - start,
+            vocab_size,
+        )
     return scores, kept, kept_normaliser

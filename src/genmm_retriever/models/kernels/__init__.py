@@ -10,10 +10,12 @@ that is still faster than torch with all of its threads.
 
 from genmm_retriever.models.kernels.attention import Visible, attend
 from genmm_retriever.models.kernels.layers import gate, rms_norm, split_heads
+from genmm_retriever.models.kernels.scratch import Scratch
 from genmm_retriever.models.kernels.vocabulary import log_sum_exp
 from genmm_retriever.models.kernels.worth import pays
 
 __all__ = [
+    "Scratch",
     "Visible",
     "attend",
     "gate",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from genmm_retriever.jit import as_i32, as_u16, vectorised, vectorised_helper
 from genmm_retriever.models.kernels.numbers import F32, I32, U16, Number, exponential, short, wide
 
-_DEARER = 10
-"""A pair of tokens that is looked up costs what so many of a dense product do."""
+_DEARER, _BEGUN = 8, 3000
+"""A pair of tokens that is looked up costs what so many of a dense product do; to begin one costs
+what so many of its pairs do."""
 _SEEN, _HIDDEN = 0, 0xFF7F
 """Bits of bfloat16: zero, and the least finite number."""
 _LATEST = threading.local()
@@ -27,13 +29,15 @@ class Visible:
     Attributes:
         starts: Where the keys of each token begin among all of them, [T + 1], int32.
         keys: Numbers of keys, int32, of one token after the other.
+        count: How many these are in all.
     """
 
     starts: Tensor
     keys: Tensor
+    count: int
 
     @classmethod
-    def of(cls, mask: Tensor | None) -> Visible | None:
+    def of(cls, mask: Tensor) -> Visible | None:
         """What a mask of a single sequence shows; None where a dense product is faster.
 
         The layers of a pass share a mask: the latest one's answer is kept.
@@ -41,7 +45,7 @@ class Visible:
         Args:
             mask: [1, 1, T, L], bfloat16, added to scores: 0 or the least number.
         """
-        if mask is None or mask.dtype != torch.bfloat16 or mask.shape[:2] != (1, 1):
+        if mask.dtype != torch.bfloat16 or mask.shape[:2] != (1, 1):
             return None
         kept = getattr(_LATEST, "of", None)
         if kept is not None and kept() is mask:
@@ -52,46 +56,69 @@ class Visible:
         return found
 
     @classmethod
+    def before(cls, width: int) -> Visible | None:
+        """All tokens up to each of a sequence; None where a dense product is faster."""
+        if width * (width + 1) // 2 > _most(width, width):
+            return None
+        return _triangle(width)
+
+    @classmethod
     def _looked_up(cls, mask: Tensor) -> Visible | None:
         width, length = mask.shape[2:]
-        most = width * length // (_DEARER * torch.get_num_threads())
-        if not most:
-            return None
+        most = _most(width, length)
         starts = torch.empty(width + 1, dtype=torch.int32)
         keys = torch.empty(most, dtype=torch.int32)
         if not _list(mask.data_ptr(), width, length, starts.data_ptr(), keys.data_ptr(), most):
             return None
-        return cls(starts, keys[: int(starts[-1])])
+        return cls(starts, keys, int(starts[-1]))
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Visible, scale: float) -> Tensor:
-    """What each token sees, weighed by the softmax of its scores.
+def _most(width: int, length: int) -> int:
+    """How many pairs are looked up in less time than a dense product takes."""
+    return (width * length + _BEGUN) // (_DEARER * torch.get_num_threads())
+
+
+@lru_cache(maxsize=64)
+def _triangle(width: int) -> Visible:
+    below = torch.ones((width, width), dtype=torch.bool).tril()
+    counts = torch.arange(width + 1)
+    keys = torch.nonzero(below)[:, 1]
+    return Visible((counts * (counts + 1) // 2).int(), keys.int().contiguous(), len(keys))
+
+
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    visible: Visible,
+    scale: float,
+    out: Tensor | None = None,
+) -> Tensor:
+    """What each token of a sequence sees, weighed by the softmax of its scores.
 
     Args:
-        queries: [heads, T, S], bfloat16, contiguous.
-        keys: [shared, L, S], bfloat16, contiguous; each serves as many heads.
+        queries: [1, heads, T, S], bfloat16, contiguous.
+        keys: [1, shared, L, S], bfloat16, contiguous; each serves as many heads.
         values: As the keys.
         visible: Which of the keys each token sees.
         scale: Of the scores.
-
-    Returns:
-        [T, heads, S].
+        out: Where it is written, [T, heads * S]; new if None.
     """
-    heads, width, size = queries.shape
-    shared, length, _size = keys.shape
-    seen = queries.new_empty((width, heads, size))
+    _one, heads, width, size = queries.shape
+    _one, shared, length, _size = keys.shape
+    out = queries.new_empty((width, heads * size)) if out is None else out
     _attend(
         queries.data_ptr(),
         keys.data_ptr(),
         values.data_ptr(),
-        seen.data_ptr(),
+        out.data_ptr(),
         visible.starts.data_ptr(),
         visible.keys.data_ptr(),
-        len(visible.keys),
+        visible.count,
         (heads, shared, width, length, size),
-        np.float32(scale),
+        scale,
     )
-    return seen
+    return out
 
 
 @vectorised
@@ -133,6 +160,7 @@ def _attend(
     asking, told = as_u16(queries, (heads, width, size)), as_u16(seen, (width, heads, size))
     key, value = as_u16(keys, (shared, length, size)), as_u16(values, (shared, length, size))
     bounds, chosen = as_i32(starts, width + 1), as_i32(listed, most)
+    factor = np.float32(scale)
     wide_keys = np.empty((length, size), np.float32)
     wide_values = np.empty((length, size), np.float32)
     query, answer = np.empty(size, np.float32), np.empty(size, np.float32)
@@ -145,7 +173,7 @@ def _attend(
             rows = chosen[bounds[row] : bounds[row + 1]]
             for head in range(one * group, one * group + group):
                 for i in range(size):
-                    query[i] = wide(asking[head, row, i]) * scale
+                    query[i] = wide(asking[head, row, i]) * factor
                 _weigh(query, wide_keys, rows, scores)
                 _add_up(wide_values, rows, scores, answer)
                 for i in range(size):

@@ -12,44 +12,45 @@ from genmm_retriever.models.kernels.numbers import F32, U16, Number, exponential
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-def rms_norm(states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def rms_norm(states: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> Tensor:
     """States over their root mean square, times a weight (arXiv 1910.07467).
 
     Args:
         states: [n, H], bfloat16, contiguous.
         weight: [H], float32.
         epsilon: Added to the mean square.
+        out: Where it is written, like the states; new if None.
     """
-    normed = torch.empty_like(states)
+    out = torch.empty_like(states) if out is None else out
     rows, size = states.shape
-    addresses = (states.data_ptr(), weight.data_ptr(), normed.data_ptr())
-    _rms_norm(*addresses, rows, size, np.float32(epsilon))
-    return normed
+    _rms_norm(states.data_ptr(), weight.data_ptr(), out.data_ptr(), rows, size, epsilon)
+    return out
 
 
 def split_heads(
     mixed: Tensor,
     turns: tuple[Tensor, Tensor],
     heads: int,
-    norms: tuple[Tensor, Tensor] | None,
-    epsilon: float,
+    shared: int,
+    norms: tuple[Tensor, Tensor] | None = None,
+    epsilon: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of one product, by head, with rotary positions.
 
     Args:
-        mixed: [n, T, heads + 2 * shared, S], bfloat16, contiguous.
+        mixed: [n * T, (heads + 2 * shared) * S], bfloat16, contiguous.
         turns: Cosines and sines of the positions, each [n, T, S], bfloat16, contiguous; the
             halves of a head are paired (arXiv 2104.09864).
         heads: Heads of the queries.
+        shared: Heads of the keys, and of the values.
         norms: Weights of a norm over each head of the queries and of the keys, each [S], float32.
         epsilon: Of those norms.
 
     Returns:
         Queries [n, heads, T, S], keys and values [n, shared, T, S].
     """
-    rows, width, count, size = mixed.shape
-    shared = (count - heads) // 2
-    made = mixed.new_empty((rows, count, width, size))
+    rows, width, size = turns[0].shape
+    made = mixed.new_empty((rows, heads + 2 * shared, width, size))
     _split_heads(
         mixed.data_ptr(),
         turns[0].data_ptr(),
@@ -58,22 +59,28 @@ def split_heads(
         norms[1].data_ptr() if norms else 0,
         made.data_ptr(),
         (rows, width, heads, shared, size),
-        np.float32(epsilon),
+        epsilon,
     )
-    return made[:, :heads], made[:, heads : heads + shared], made[:, heads + shared :]
+    queries, keys, values = torch.split_with_sizes(made, [heads, shared, shared], dim=1)
+    return queries, keys, values
 
 
-def gate(both: Tensor) -> Tensor:
-    """SiLU of the first half of each row times its second half: [n, 2 * I] to [n, I]."""
+def gate(both: Tensor, out: Tensor | None = None) -> Tensor:
+    """SiLU of the first half of each row times its second half.
+
+    Args:
+        both: [n, 2 * I], bfloat16, contiguous.
+        out: Where it is written, [n, I]; new if None.
+    """
     rows, size = both.shape
-    gated = both.new_empty((rows, size // 2))
-    _gate(both.data_ptr(), gated.data_ptr(), rows, size // 2)
-    return gated
+    out = both.new_empty((rows, size // 2)) if out is None else out
+    _gate(both.data_ptr(), out.data_ptr(), rows, size // 2)
+    return out
 
 
 @vectorised_helper
 def _scale(total: Number, size: int, epsilon: Number) -> Number:
-    return _ONE / np.sqrt(total / np.float32(size) + epsilon)
+    return _ONE / np.sqrt(total / np.float32(size) + np.float32(epsilon))
 
 
 @vectorised

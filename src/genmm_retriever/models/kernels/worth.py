@@ -6,7 +6,7 @@ import torch
 
 _THREADS = 4
 """The loops are at least so many times as fast as torch's on one thread."""
-_FEW = 2**16
+_FEW = 2**18
 """Elements that torch does not share among threads, or not with much gain."""
 
 

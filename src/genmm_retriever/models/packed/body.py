@@ -80,13 +80,15 @@ class PackedBody:
         packed = self._now() if self._is_wanted() else None
         return self.model.base_model if packed is None or packed.body is None else packed.body
 
-    def current_head(self) -> Any:
-        """The head to call on states of a body that `current` gave just now.
+    def latest(self) -> tuple[Any, Any]:
+        """The body and the head that were current when that was asked last.
 
-        Weights are not looked at again: that takes a millisecond of a small pass.
+        To look at all weights takes a millisecond: what is begun goes on without.
         """
         packed = (self._packed or self._now()) if self._is_wanted() else None
-        return self.head if packed is None or packed.body is None else packed.head
+        if packed is None or packed.body is None:
+            return self.model.base_model, self.head
+        return packed.body, packed.head
 
     def _is_wanted(self) -> bool:
         inference = not (self.model.training or torch.is_grad_enabled())

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from genmm_retriever.models import kernels
 from genmm_retriever.models.packed.linear import PackedLinear
 from genmm_retriever.models.packed.steps import Heads, RMSNorm, attended, gated
 
@@ -30,6 +31,7 @@ class PackedLayer(nn.Module):
         self.before_attention = RMSNorm(layer.input_layernorm)
         self.before_mlp = RMSNorm(layer.post_attention_layernorm)
         self.heads = Heads(attention)
+        self.widest = 2 * mlp.gate_proj.out_features
         self.mixed = PackedLinear([attention.q_proj, attention.k_proj, attention.v_proj])
         self.out = PackedLinear([attention.o_proj])
         self.both = PackedLinear([mlp.gate_proj, mlp.up_proj])
@@ -52,13 +54,14 @@ class PackedLayer(nn.Module):
             past_key_values: Keys and values to attend to; grown.
         """
         assert position_embeddings is not None
-        rows, width, _size = hidden_states.shape
-        residual = hidden_states.reshape(rows * width, -1)
-        mixed = self.mixed(self.before_attention(residual)).view(rows, width, -1)
-        queries, keys, values = self.heads(mixed, position_embeddings)
+        rows, width, size = hidden_states.shape
+        residual = hidden_states.reshape(rows * width, size).contiguous()
+        loops = kernels.pays(len(residual) * self.widest)
+        mixed = self.mixed(self.before_attention(residual, loops))
+        queries, keys, values = self.heads(mixed, rows, position_embeddings, loops)
         if past_key_values is not None:
             keys, values = past_key_values.update(keys, values, self.index)
         seen = attended(queries, keys, values, attention_mask, self.scaling)
         residual = self.out.plus(seen, residual)
-        inner = gated(self.both(self.before_mlp(residual)))
-        return self.down.plus(inner, residual).view(rows, width, -1)
+        both = self.both(self.before_mlp(residual, loops))
+        return self.down.plus(gated(both, loops), residual).view(rows, width, size)

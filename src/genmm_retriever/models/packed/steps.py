@@ -1,6 +1,7 @@
 """What a packed layer does between its products: by compiled loops, or by torch where it is many.
 
 torch shares large tensors among its threads, the loops do not; `kernels.pays` draws the line.
+What a loop writes for the next product is scratch memory, which the next layer writes again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from torch.nn import functional
 from genmm_retriever.models import kernels
 
 Turns = tuple[Tensor, Tensor]
-"""Cosines and sines of positions."""
+"""Cosines and sines of positions, each [n, T, S]."""
+
+_SCRATCH = kernels.Scratch()
 
 
 class RMSNorm:
@@ -29,10 +32,15 @@ class RMSNorm:
         self.epsilon = float(norm.variance_epsilon)
         self.weight = norm.weight.detach().float().contiguous()
 
-    def __call__(self, states: Tensor) -> Tensor:
+    def __call__(self, states: Tensor, loops: bool) -> Tensor:
+        """Of contiguous states [n, H], for the next product."""
+        if loops:
+            out = _SCRATCH.take("normed", *states.shape)
+            return kernels.rms_norm(states, self.weight, self.epsilon, out)
+        return self.by_torch(states)
+
+    def by_torch(self, states: Tensor) -> Tensor:
         """Of states [..., H]."""
-        if states.dim() == 2 and kernels.pays(states.numel()):
-            return kernels.rms_norm(states.contiguous(), self.weight, self.epsilon)
         weight = self.own.weight
         return functional.rms_norm(states, weight.shape, weight, self.epsilon)
 
@@ -49,36 +57,52 @@ class Heads:
         self.size = int(attention.head_dim)
         self.asking = attention.q_proj.out_features // self.size
         self.shared = attention.k_proj.out_features // self.size
-        norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-        self.norms = None if None in norms else tuple(RMSNorm(norm) for norm in norms)
-
-    def __call__(self, mixed: Tensor, turns: Turns) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [n, heads, T, size], keys and values [n, shared, T, size] of [n, T, all]."""
-        mixed = mixed.view(*mixed.shape[:2], -1, self.size)
-        cosine, sine = (one.expand(len(mixed), -1, -1) for one in turns)
-        plain = cosine.dtype == sine.dtype == mixed.dtype and cosine.shape[-1] == self.size
-        if not (plain and self.size % 2 == 0 and kernels.pays(mixed.numel())):
-            return self._by_torch(mixed, (cosine, sine))
-        norms, epsilon = None, 0.0
+        own = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+        self.norms = None if None in own else (RMSNorm(own[0]), RMSNorm(own[1]))
+        self.weights: tuple[Tensor, Tensor] | None = None
+        self.epsilon = 0.0
         if self.norms is not None:
-            norms = (self.norms[0].weight, self.norms[1].weight)
-            epsilon = self.norms[0].epsilon
-        turned = (cosine.contiguous(), sine.contiguous())
-        return kernels.split_heads(mixed, turned, self.asking, norms, epsilon)
+            self.weights = (self.norms[0].weight, self.norms[1].weight)
+            self.epsilon = self.norms[0].epsilon
 
-    def _by_torch(self, mixed: Tensor, turns: Turns) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, mixed: Tensor, rows: int, turns: Turns, loops: bool) -> tuple[Tensor, ...]:
+        """Queries [n, heads, T, S], keys and values [n, shared, T, S].
+
+        Args:
+            mixed: All heads of the n sequences, [n * T, heads in all * S], contiguous.
+            rows: n.
+            turns: [n or 1, T, S].
+            loops: Whether compiled loops do it.
+        """
+        wanted = (rows, len(mixed) // rows, self.size)
+        cosine, sine = (self._whole(turn, wanted) for turn in turns)
+        known = cosine.shape == sine.shape == wanted and cosine.dtype == sine.dtype == mixed.dtype
+        if loops and known and self.size % 2 == 0:
+            heads = (self.asking, self.shared)
+            return kernels.split_heads(mixed, (cosine, sine), *heads, self.weights, self.epsilon)
+        return self._by_torch(mixed.view(*wanted[:2], -1, self.size), (cosine, sine))
+
+    @staticmethod
+    def _whole(turn: Tensor, wanted: tuple[int, ...]) -> Tensor:
+        """Cosines or sines for each of the sequences."""
+        if turn.shape[0] != wanted[0]:
+            turn = turn.expand(wanted[0], -1, -1)
+        return turn if turn.is_contiguous() else turn.contiguous()
+
+    def _by_torch(self, mixed: Tensor, turns: Turns) -> tuple[Tensor, ...]:
         sizes = [self.asking, self.shared, self.shared]
-        queries, keys, values = torch.split(mixed, sizes, dim=2)
+        queries, keys, values = torch.split_with_sizes(mixed, sizes, dim=2)
         if self.norms is not None:
-            queries, keys = self.norms[0](queries), self.norms[1](keys)
+            queries, keys = self.norms[0].by_torch(queries), self.norms[1].by_torch(keys)
         turned = _rotated(torch.cat([queries, keys], dim=2), turns).transpose(1, 2)
         return turned[:, : self.asking], turned[:, self.asking :], values.transpose(1, 2)
 
 
-def gated(both: Tensor) -> Tensor:
+def gated(both: Tensor, loops: bool) -> Tensor:
     """SiLU of the first half of each row times its second half: [n, 2 * I] to [n, I]."""
-    if kernels.pays(both.numel()):
-        return kernels.gate(both)
+    if loops:
+        rows, size = both.shape
+        return kernels.gate(both, _SCRATCH.take("gated", rows, size // 2))
     left, right = both.chunk(2, dim=1)
     return functional.silu(left).mul_(right)
 
@@ -99,10 +123,11 @@ def attended(
         [n * T, heads * S].
     """
     rows, heads, width, size = queries.shape
-    visible = kernels.Visible.of(mask)
-    if visible is not None and mask is not None and mask.shape[-1] == keys.shape[2]:
-        query, key, value = (one[0].contiguous() for one in (queries, keys, values))
-        return kernels.attend(query, key, value, visible, scale).view(width, -1)
+    visible = _visible(rows, width, keys.shape[2], mask)
+    if visible is not None and queries.dtype == torch.bfloat16:
+        out = _SCRATCH.take("seen", width, heads * size)
+        query, key, value = queries.contiguous(), keys.contiguous(), values.contiguous()
+        return kernels.attend(query, key, value, visible, scale, out)
     seen = functional.scaled_dot_product_attention(
         queries,
         keys,
@@ -113,6 +138,13 @@ def attended(
         enable_gqa=heads != keys.shape[1],
     )
     return seen.transpose(1, 2).reshape(rows * width, heads * size)
+
+
+def _visible(rows: int, width: int, length: int, mask: Tensor | None) -> kernels.Visible | None:
+    """What each token of a single sequence sees, if that is little."""
+    if mask is not None:
+        return kernels.Visible.of(mask) if mask.shape[-1] == length else None
+    return kernels.Visible.before(width) if rows == 1 and width == length else None
 
 
 def _rotated(states: Tensor, turns: Turns) -> Tensor:
