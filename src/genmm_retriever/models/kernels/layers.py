@@ -9,7 +9,7 @@ from torch import Tensor
 from genmm_retriever.jit import as_f32, as_u16, vectorised, vectorised_helper
 from genmm_retriever.models.kernels.numbers import F32, U16, Number, exponential, short, wide
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ONE = np.float32(1)
 
 
 def rms_norm(states: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> Tensor:
@@ -163,6 +163,4 @@ def _gate(both: int, gated: int, rows: int, size: int) -> None:
         left, right, made = source[row, 0], source[row, 1], target[row]
         for i in range(size):
             value = wide(left[i])
-            small = exponential(-abs(value))  # no power is too large
-            share = (small if value < _ZERO else _ONE) / (_ONE + small)
-            made[i] = short(value * share * wide(right[i]))
+            made[i] = short(value / (_ONE + exponential(-value)) * wide(right[i]))

@@ -17,7 +17,7 @@ Number: TypeAlias = Any
 
 _PER_E = np.float32(1.4426950408889634)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-_LEAST, _MOST = np.float32(-126), np.float32(126)
+_LEAST, _TOO_LARGE, _MOST = np.float32(-126), np.float32(128), np.float32(np.inf)
 # 2 ** f for f in [-0.5, 0.5] by least squares of the relative error, below 2e-6.
 _C1, _C2, _C3 = np.float32(6.9314718e-1), np.float32(2.4022651e-1), np.float32(5.5504109e-2)
 _C4, _C5, _C6 = np.float32(9.6181291e-3), np.float32(1.3333558e-3), np.float32(1.5403530e-4)
@@ -40,10 +40,8 @@ def short(value: Number) -> Number:
 
 @vectorised_helper
 def exponential(value: Number) -> Number:
-    """Power of e, within 2e-6 of itself; 0 below 2 ** -126, and 2 ** 126 at most."""
-    asked = np.float32(value * _PER_E)
-    power = _LEAST if asked < _LEAST else asked
-    power = _MOST if power > _MOST else power
+    """Power of e, within 2e-6 of itself; 0 below 2 ** -126, infinite from 2 ** 128."""
+    power = np.float32(value * _PER_E)
     whole = np.floor(power + _HALF)
     part = power - whole
     found = ((_C6 * part + _C5) * part + _C4) * part + _C3
@@ -51,4 +49,5 @@ def exponential(value: Number) -> Number:
     # Adding to a float's exponent multiplies it by a power of two.
     shift = np.int32(np.int32(whole) << np.int32(23))
     found = np.int32(np.float32(found).view(np.int32) + shift).view(np.float32)
-    return _ZERO if asked < _LEAST else found
+    found = _ZERO if power < _LEAST else found
+    return _MOST if power >= _TOO_LARGE else found

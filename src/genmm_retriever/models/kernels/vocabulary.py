@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genmm_retriever.jit import as_f32, as_i16, vectorised, vectorised_helper
 from genmm_retriever.models.kernels.numbers import Number, exponential, wide
+
+I16: TypeAlias = NDArray[np.int16]
+
+_FIRST = 64
+"""Logits of which the largest is looked for before anything is known."""
+_INFINITE = np.float32(np.inf)
 
 
 def log_sum_exp(logits: Tensor) -> Tensor:
@@ -22,6 +31,36 @@ def log_sum_exp(logits: Tensor) -> Tensor:
     return found
 
 
+@vectorised
+def _log_sum_exp(logits: int, sums: int, rows: int, size: int) -> None:
+    source, found = as_i16(logits, (rows, size)), as_f32(sums, (rows,))
+    for row in range(rows):
+        given = source[row]
+        # Any logit will do to subtract, if no other is so much larger that its power is infinite.
+        less = _largest(given[:_FIRST])
+        total = _total(given, less)
+        if not total < _INFINITE:
+            less = _largest(given)
+            total = _total(given, less)
+        found[row] = less + np.log(total)
+
+
+@vectorised_helper
+def _total(given: I16, less: Number) -> Number:
+    total = np.float32(0)
+    for i in range(len(given)):
+        total += exponential(wide(np.uint16(given[i])) - less)
+    return total
+
+
+@vectorised_helper
+def _largest(given: I16) -> Number:
+    largest = np.int16(-32768)
+    for i in range(len(given)):
+        largest = max(largest, _ordered(given[i]))
+    return wide(np.uint16(_ordered(largest)))
+
+
 @vectorised_helper
 def _ordered(bits: Number) -> Number:
     """Bits of a bfloat16 to a whole number of the same order, and back again.
@@ -30,18 +69,3 @@ def _ordered(bits: Number) -> Number:
     """
     sign = np.int16(bits >> np.int16(15))
     return np.int16(bits ^ np.int16(sign & np.int16(0x7FFF)))
-
-
-@vectorised
-def _log_sum_exp(logits: int, sums: int, rows: int, size: int) -> None:
-    source, found = as_i16(logits, (rows, size)), as_f32(sums, (rows,))
-    for row in range(rows):
-        given = source[row]
-        largest = np.int16(-32768)
-        for i in range(size):
-            largest = max(largest, _ordered(given[i]))
-        most = wide(np.uint16(_ordered(largest)))
-        total = np.float32(0)
-        for i in range(size):
-            total += exponential(wide(np.uint16(given[i])) - most)
-        found[row] = most + np.log(total)
