@@ -71,5 +71,5 @@ def ragged_sums(values: NDArray[np.float16], starts: Ints, counts: Ints) -> NDAr
 def expand(first: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """The ranges `first[i]:first[i] + counts[i]` end to end, with the i of each entry."""
     ends = counts.cumsum(0)
-    rows = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    rows = torch.repeat_interleave(counts)
     return rows, torch.arange(len(rows), device=counts.device) + (first - ends + counts)[rows]

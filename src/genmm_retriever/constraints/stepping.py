@@ -90,9 +90,9 @@ class TrieSearch:
                 pairs = union(pairs, Pairs(rows, tokens, null))
             found = pairs if found is None else union(found, pairs)
         assert found is not None
-        counts = torch.bincount(found.rows, minlength=len(slot))
+        numbers = torch.arange(len(slot) + 1, device=slot.device)
         return LegalTokens(
-            offsets=torch.nn.functional.pad(counts.cumsum(0), (1, 0)),
+            offsets=torch.searchsorted(found.rows, numbers),
             rows=found.rows,
             tokens=found.tokens,
             null_logprobs=found.null,
@@ -124,12 +124,13 @@ class TrieSearch:
             settled=False,
             view=state.view,
         )
-        lives = self._counts(new) > 0
+        filtered = any(alive is not None for alive in state.view.parts)
+        lives = self._counts(new) > 0 if filtered else new.targets > ABSENT
         legal = lives.any(dim=0)
         if not bool(legal.all()):
             bad = int(tokens[~legal][0])
             raise InputError(f"token {bad} is not legal here", "take tokens from `legal`")
-        return replace(new, targets=torch.where(lives, new.targets, ABSENT))
+        return replace(new, targets=torch.where(lives, new.targets, ABSENT)) if filtered else new
 
     def choose(self, state: TrieState, rows: Tensor) -> TrieState:
         """The chosen rows, in that order."""
@@ -247,8 +248,10 @@ class TrieSearch:
         for part, alive, target in zip(
             self._layers.parts, state.view.parts, state.targets, strict=True
         ):
-            low, high = part.interval(target)
-            counts.append(high - low if alive is None else alive.count(slot, low, high))
+            if alive is None:
+                counts.append(part.leaves(target))
+            else:
+                counts.append(alive.count(slot, *part.interval(target)))
         return torch.stack(counts)
 
     def _pending(self, state: TrieState, p: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -110,9 +110,11 @@ class _Search(Generic[StateT]):
         self.finished: list[list[Hypothesis]] = [[] for _ in range(queries)]
         self.partly = torch.zeros_like(self.exact)
         self.missed = torch.full((queries,), -torch.inf, device=device)
+        self.left = torch.zeros(queries, dtype=torch.int64, device=device)
 
     def run(self, live: Live[StateT]) -> list[Ranking]:
         """Advance until no row is live."""
+        self.left = self._in_all(live.constraint.query, self.constraint.remaining(live.constraint))
         while live.tokens:
             expansion = expand(live, self.constraint, self.config.debias, local=self.local)
             if self.guided:
@@ -153,7 +155,7 @@ class _Search(Generic[StateT]):
 
     def _select(self, live: Live[StateT], expansion: Expansion) -> Tensor:
         """The unfinished continuations that stay live, ordered by query and falling score."""
-        self.exact |= self._are_few(live.constraint)
+        self.exact |= self._are_few(self.left)
         open_pairs = torch.nonzero(~expansion.finishes).flatten()
         most = torch.where(self.exact, len(open_pairs), self.config.num_beams)
         best = best_of_each(expansion.query[open_pairs], expansion.score[open_pairs], most)
@@ -174,17 +176,16 @@ class _Search(Generic[StateT]):
             reach = torch.full_like(reach, torch.inf)
         self.missed.scatter_reduce_(0, expansion.query[pairs], reach, "amax")
 
-    def _are_few(self, state: StateT) -> Tensor:
+    def _are_few(self, left: Tensor) -> Tensor:
         """Whether so few identifiers are left that all of them are scored, [Q].
 
         Not where some were left open: whole ones and begun ones do not compare.
         """
-        return (self._left(state) <= self.config.max_leaves_exact) & ~self.partly
+        return (left <= self.config.max_leaves_exact) & ~self.partly
 
-    def _left(self, state: StateT) -> Tensor:
-        """How many identifiers are left under the rows of each query, [Q]."""
-        left = torch.zeros(len(self.exact), dtype=torch.int64, device=self.exact.device)
-        return left.index_add_(0, state.query, self.constraint.remaining(state))
+    def _in_all(self, query: Tensor, counts: Tensor) -> Tensor:
+        """Numbers of rows, [n], added up for each query, [Q]."""
+        return torch.zeros_like(self.exact, dtype=torch.int64).index_add_(0, query, counts)
 
     def _hopeful(self, expansion: Expansion, picks: Tensor, state: StateT) -> Tensor | None:
         """Which picks may still become one of the wanted hypotheses; None if all may.
@@ -216,21 +217,23 @@ class _Search(Generic[StateT]):
         self, live: Live[StateT], expansion: Expansion, picks: Tensor, state: StateT
     ) -> Live[StateT]:
         """Run the picks to their next choices in one pass, and finish what is complete."""
-        few = self._are_few(state)
+        remaining = self.constraint.remaining(state)
+        few = self._are_few(self._in_all(state.query, remaining))
         self.exact |= few
         # Under "local" scores every choice is renormalised, so none can be passed over.
         at_once = (few & (not self.local))[state.query]
         stepping, ending = torch.nonzero(~at_once).flatten(), torch.nonzero(at_once).flatten()
-        branches, state_after = to_next_choice(
-            self.constraint,
-            expansion,
-            picks[stepping],
-            self.constraint.choose(state, stepping),
-            self.config,
-        )
-        if len(ending):
-            rest = self.constraint.choose(state, ending)
-            branches += to_the_end(self.constraint, expansion, picks[ending], rest)
+        # Forced tokens are looked for only where somebody steps on: the last pass has nobody.
+        state_after = self.constraint.choose(state, stepping)
+        rest = self.constraint.choose(state, ending)
+        if not len(stepping) and len(ending):
+            branches = to_the_end(self.constraint, expansion, picks[ending], rest)
+        else:
+            branches, state_after = to_next_choice(
+                self.constraint, expansion, picks[stepping], state_after, self.config
+            )
+            if len(ending):
+                branches += to_the_end(self.constraint, expansion, picks[ending], rest)
         opened, state_after = self._left_open(branches, state_after)
         model, logprob = self._run(live, branches)
         tokens = written(live, branches.rows, branches.tails)
@@ -253,6 +256,8 @@ class _Search(Generic[StateT]):
             logprob[done],
             branches.null[done],
         )
+        # What ends at once follows what steps on, and what steps on loses nothing by that.
+        self.left = self._in_all(state_after.query, remaining[stepping[going]])
         return Live(
             model=model,
             constraint=state_after,
