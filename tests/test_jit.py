@@ -23,6 +23,36 @@ except MissingExtraError as error:
 """
 
 
+NORMALISED = """
+import sys
+sys.modules["numba"] = None
+import torch
+from genmm_retriever.models.base import log_normaliser
+logits = torch.randn(5, 90).bfloat16()
+print(torch.allclose(log_normaliser(logits), logits.float().logsumexp(-1), atol=1e-4))
+"""
+
+
+def test_without_numba_logits_are_normalised_all_the_same():
+    done = subprocess.run(
+        [sys.executable, "-c", NORMALISED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"
+
+
+def test_a_full_disk_keeps_no_loop_and_stops_none(monkeypatch):
+    tries = []
+
+    def save_overload(*given):
+        tries.append(given)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jit.numba.core.caching.FunctionCache, "save_overload", save_overload)
+    triple = jit.kernel(lambda value: value * 3)
+    assert triple(14) == 42
+    assert tries
+
+
 def test_numba_is_asked_for_only_when_it_is_needed():
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_NUMBA], capture_output=True, text=True, check=True

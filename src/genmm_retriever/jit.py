@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -66,7 +67,23 @@ def _compiled(function: FunctionT, **more: Any) -> FunctionT:
         compiled: FunctionT = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba finds no folder for its cache
         compiled = numba.njit(**options)(function)
+    else:
+        _keep_if_possible(compiled)
     return compiled
+
+
+def _keep_if_possible(compiled: Any) -> None:
+    """Let a full disk cost the next start some seconds, not this one a search."""
+    cache = getattr(compiled, "_cache", None)
+    save = getattr(cache, "save_overload", None)
+    if cache is None or save is None:
+        return
+
+    def save_overload(*given: Any) -> None:
+        with suppress(OSError):
+            save(*given)
+
+    cache.save_overload = save_overload
 
 
 def _as_pointer(typing: Any, address: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmm_retriever.constraints import TokenTrie, TrieState
+from genmm_retriever.constraints import TokenTrie, TrieState, parts
 from genmm_retriever.errors import IndexDamagedError, InputError
 
 EOS = 2
@@ -51,6 +51,20 @@ def walk(trie: TokenTrie, state: TrieState) -> list[tuple[TrieState, list[tuple[
         pairs = zip(legal.rows.tolist(), legal.tokens.tolist(), strict=True)
         prefixes = [(*prefixes[row], token) for row, token in pairs]
         levels.append((state, prefixes))
+
+
+@EXAMPLES
+@given(corpus=corpora, tokens=st.lists(st.integers(-1, 49_200) | token, min_size=1, max_size=9))
+def test_edges_of_few_rows_are_those_of_many(corpus: Any, tokens: list[int]) -> None:
+    [part] = build(corpus)._layers.parts
+    nodes = len(part.arrays.node_depth)
+    rows = [(node, one) for node in [*range(nodes), -1, -2, parts.ABSENT] for one in tokens]
+    target, asked = (torch.tensor(column) for column in zip(*rows, strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "_FEW", 0)
+        many = part.edge(target, asked)
+        patch.setattr(parts, "_FEW", len(rows))
+        assert torch.equal(part.edge(target, asked), many)
 
 
 @EXAMPLES

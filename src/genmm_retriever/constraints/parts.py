@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +164,7 @@ class TriePart:
             there = ABSENT
             if node >= 0:
                 low, end = int(arrays.node_edges[node]), int(arrays.node_edges[node + 1])
-                edge = low + int(np.searchsorted(arrays.edge_token[low:end], token))
+                edge = bisect_left(arrays.edge_token, token, low, end)
                 if edge < end and arrays.edge_token[edge] == token:
                     there = int(arrays.edge_target[edge])
             found.append(there)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from genmm_retriever.errors import InputError
+from genmm_retriever.errors import InputError, MissingExtraError
 
 CacheT = TypeVar("CacheT")
 _ROWS_IN_CACHE = 8
@@ -332,10 +332,10 @@ def log_normaliser(logits: Tensor) -> Tensor:
     if logits.device.type != "cpu":
         return torch.logsumexp(logits.float(), dim=-1)
     if logits.dtype == torch.bfloat16:
-        from genmm_retriever.models import kernels  # imports numba
-
-        if kernels.pays(logits.numel()):
-            return kernels.log_sum_exp(logits.contiguous())
+        loops = _loops()
+        if loops is not None and loops.pays(logits.numel()):
+            found: Tensor = loops.log_sum_exp(logits.contiguous())
+            return found
     parts = [_few_normalisers(rows.float()) for rows in torch.split(logits, _ROWS_IN_CACHE)]
     return torch.cat(parts)
 
@@ -344,3 +344,12 @@ def _few_normalisers(logits: Tensor) -> Tensor:
     # The cross-entropy of token 0 is the normaliser less that token's logit.
     first = torch.zeros(len(logits), dtype=torch.int64)
     return logits[:, 0] + torch.nn.functional.cross_entropy(logits, first, reduction="none")
+
+
+def _loops() -> Any:
+    """The compiled loops; None without numba, which most of this package does not need."""
+    try:
+        from genmm_retriever.models import kernels
+    except MissingExtraError:
+        return None
+    return kernels

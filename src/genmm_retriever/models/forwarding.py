@@ -97,8 +97,8 @@ class ForwardPass:
             inputs: What `accepted` gave, sequences [n, T].
             positions: [n, T] or [3, n, T].
             keep: How many of the last tokens are wanted.
-            cache: Keys and values to attend to; grown in place. What goes on with it does so with
-                the weights that were there when it was begun.
+            cache: Keys and values to attend to; grown in place. Whether weights have changed is
+                looked at by runs without one.
             use_cache: Whether a cache is wanted.
 
         Returns:

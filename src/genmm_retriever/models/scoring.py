@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genmm_retriever.models.base import log_normaliser
 
-_LOGITS_AT_ONCE = {"cpu": 30_000_000, "cuda": 2**28}
+_LOGITS_AT_ONCE = {"cpu": 30_000_000, "cuda": 2**27}
 """Bytes of a logits block; scoring never holds more.
 
 On a CPU below 32 MiB: the allocator then reuses the block instead of mapping fresh pages.
@@ -45,9 +45,9 @@ def score_pairs(
         normaliser = log_normaliser(logits)
         scores = logits[rows, tokens].float() - normaliser[rows]
         return scores, logits[keep].float(), normaliser[keep]
-    scores = torch.empty(len(rows), device=states.device)
-    kept = torch.empty((len(keep), vocab_size), device=states.device)
-    kept_normaliser = torch.empty(len(keep), device=states.device)
+    like = torch.empty(0, dtype=torch.float32, device=states.device)
+    scores, kept_normaliser = like.new_empty(len(rows)), like.new_empty(len(keep))
+    kept = like.new_empty((len(keep), vocab_size))
     for start in range(0, len(states), size):
         here = [
             torch.nonzero((wanted >= start) & (wanted < start + size)).flatten()

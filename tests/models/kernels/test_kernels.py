@@ -16,6 +16,7 @@ from torch.nn import functional
 from genmm_retriever.models import kernels
 from genmm_retriever.models.base import log_normaliser
 from genmm_retriever.models.kernels import Visible
+from genmm_retriever.models.packed.steps import attended
 
 LEAST = torch.finfo(torch.bfloat16).min
 ROUNDED = {"rtol": 2**-8, "atol": 1e-6}
@@ -93,6 +94,24 @@ def test_normalisers_of_a_vocabulary_and_of_what_may_not_be_written() -> None:
     right = torch.logsumexp(logits.double(), dim=-1).float()
     torch.testing.assert_close(kernels.log_sum_exp(logits), right, rtol=1e-6, atol=1e-5)
     torch.testing.assert_close(log_normaliser(logits[:, 3:]), right_of(logits[:, 3:]))
+
+
+def test_the_default_type_and_device_of_torch_do_not_matter(monkeypatch: Any) -> None:
+    # transformers sets the type for all threads while it loads a model.
+    logits, mask = drawn(50, 100), masks(3, 400, 2, 0)
+    right, seen = right_of(logits), Visible.of(mask)
+    torch.set_default_dtype(torch.float16)
+    try:
+        found = kernels.log_sum_exp(logits)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, right)
+    with torch.device("meta"):
+        assert Visible.of(mask.clone()) is not None
+        assert Visible.before(7) is not None
+        assert kernels.Scratch().take("any", 3, 4).device.type == "cpu"
+        torch.testing.assert_close(kernels.log_sum_exp(logits), right)
+    assert seen is not None
 
 
 def right_of(logits: Tensor) -> Tensor:
@@ -189,6 +208,36 @@ def test_masks_that_say_more_than_what_is_seen_are_left_to_torch() -> None:
 def listed(visible: Visible) -> list[int]:
     """The keys of all tokens."""
     return visible.keys[: visible.count].tolist()
+
+
+def test_a_mask_that_changes_is_looked_at_anew() -> None:
+    mask = masks(3, 400, 2, 0)
+    before = Visible.of(mask)
+    hidden = torch.nonzero(mask[0, 0, 1] != 0).flatten()[0]
+    mask[0, 0, 1, hidden] = 0
+    after = Visible.of(mask)
+    assert before is not None
+    assert after is not None
+    assert after.count == before.count + 1
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("width", [1, 5])
+def test_masks_for_several_rows_or_sequences_are_left_to_torch(rows: int, width: int) -> None:
+    mask = masks(width, 400, 2, 0)
+    queries = drawn(rows, 4, 5, 8)
+    keys, values = drawn(2, rows, 2, 400, 8, seed=1)
+    found = attended(queries, keys, values, mask, 0.3)
+    right = functional.scaled_dot_product_attention(
+        queries.float(),
+        keys.float(),
+        values.float(),
+        attn_mask=mask.float(),
+        scale=0.3,
+        enable_gqa=True,
+    )
+    right = right.transpose(1, 2).reshape(rows * 5, 4 * 8)
+    torch.testing.assert_close(found.float(), right, rtol=2**-6, atol=1e-2)
 
 
 def test_a_mask_is_looked_at_once_for_all_layers(monkeypatch: Any) -> None:

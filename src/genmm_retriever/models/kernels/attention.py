@@ -49,12 +49,14 @@ class Visible:
         """
         if mask.dtype != torch.bfloat16 or mask.shape[:2] != (1, 1):
             return None
+        # Tensors made in inference mode count no changes.
+        version = -1 if mask.is_inference() else mask._version
         kept = getattr(_LATEST, "of", None)
-        if kept is not None and kept() is mask:
+        if kept is not None and kept() is mask and _LATEST.version == version:
             known: Visible | None = _LATEST.visible
             return known
         found = cls._looked_up(mask.contiguous())
-        _LATEST.of, _LATEST.visible = weakref.ref(mask), found
+        _LATEST.of, _LATEST.version, _LATEST.visible = weakref.ref(mask), version, found
         return found
 
     @classmethod
@@ -68,8 +70,8 @@ class Visible:
     def _looked_up(cls, mask: Tensor) -> Visible | None:
         width, length = mask.shape[2:]
         most = _most(width, length)
-        starts = torch.empty(width + 1, dtype=torch.int32)
-        keys = torch.empty(most, dtype=torch.int32)
+        starts = torch.empty(width + 1, dtype=torch.int32, device=mask.device)
+        keys = torch.empty(most, dtype=torch.int32, device=mask.device)
         if not _list(mask.data_ptr(), width, length, starts.data_ptr(), keys.data_ptr(), most):
             return None
         return cls(starts, keys, int(starts[-1]))
@@ -82,8 +84,8 @@ def _most(width: int, length: int) -> int:
 
 @lru_cache(maxsize=64)
 def _triangle(width: int) -> Visible:
-    below = torch.ones((width, width), dtype=torch.bool).tril()
-    counts = torch.arange(width + 1)
+    below = torch.ones((width, width), dtype=torch.bool, device="cpu").tril()
+    counts = torch.arange(width + 1, device="cpu")
     keys = torch.nonzero(below)[:, 1]
     return Visible((counts * (counts + 1) // 2).int(), keys.int().contiguous(), len(keys))
 

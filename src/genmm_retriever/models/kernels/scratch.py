@@ -24,7 +24,7 @@ class Scratch(threading.local):
         """A bfloat16 tensor; what was taken by that name before is overwritten."""
         kept = self._kept.get(name)
         if kept is None or kept.shape != shape:
-            kept = torch.empty(shape, dtype=torch.bfloat16)
+            kept = torch.empty(shape, dtype=torch.bfloat16, device="cpu")
             if kept.numel() <= _MOST:
                 self._kept[name] = kept
         return kept

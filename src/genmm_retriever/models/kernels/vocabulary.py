@@ -25,7 +25,7 @@ def log_sum_exp(logits: Tensor) -> Tensor:
     Args:
         logits: [n, V], bfloat16, contiguous.
     """
-    found = torch.empty(len(logits))
+    found = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
     rows, size = logits.shape
     _log_sum_exp(logits.data_ptr(), found.data_ptr(), rows, size)
     return found

@@ -31,7 +31,7 @@ _LINEAR = {
     "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "mlp": ("gate_proj", "up_proj", "down_proj"),
 }
-_ERRORS = (RuntimeError, MemoryError, ValueError, TypeError, AttributeError, KeyError)
+_ERRORS = (RuntimeError, MemoryError, ValueError, TypeError, AttributeError, KeyError, OSError)
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class PackedBody:
         return self.model.base_model if packed is None or packed.body is None else packed.body
 
     def latest(self) -> tuple[Any, Any]:
-        """The body and the head that were current when that was asked last.
+        """The body and the head of the weights that were looked at last.
 
-        To look at all weights takes a millisecond: what is begun goes on without.
+        To look at all of them takes a millisecond: what is begun goes on without.
         """
         packed = (self._packed or self._now()) if self._is_wanted() else None
         if packed is None or packed.body is None:

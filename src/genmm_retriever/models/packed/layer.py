@@ -55,8 +55,10 @@ class PackedLayer(nn.Module):
         """
         assert position_embeddings is not None
         rows, width, size = hidden_states.shape
-        residual = hidden_states.reshape(rows * width, size).contiguous()
-        loops = kernels.pays(len(residual) * self.widest)
+        residual = hidden_states.reshape(rows * width, size)
+        if not residual.is_contiguous():
+            residual = residual.contiguous()
+        loops = kernels.pays(rows * width * self.widest)
         mixed = self.mixed(self.before_attention(residual, loops))
         queries, keys, values = self.heads(mixed, rows, position_embeddings, loops)
         if past_key_values is not None:

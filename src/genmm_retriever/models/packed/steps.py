@@ -142,9 +142,11 @@ def attended(
 
 def _visible(rows: int, width: int, length: int, mask: Tensor | None) -> kernels.Visible | None:
     """What each token of a single sequence sees, if that is little."""
-    if mask is not None:
-        return kernels.Visible.of(mask) if mask.shape[-1] == length else None
-    return kernels.Visible.before(width) if rows == 1 and width == length else None
+    if rows != 1:
+        return None
+    if mask is None:
+        return kernels.Visible.before(width) if width == length else None
+    return kernels.Visible.of(mask) if mask.shape == (1, 1, width, length) else None
 
 
 def _rotated(states: Tensor, turns: Turns) -> Tensor:
