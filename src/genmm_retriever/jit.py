@@ -74,16 +74,16 @@ def _compiled(function: FunctionT, **more: Any) -> FunctionT:
 
 def _keep_if_possible(compiled: Any) -> None:
     """Let a full disk cost the next start some seconds, not this one a search."""
-    cache = getattr(compiled, "_cache", None)
-    save = getattr(cache, "save_overload", None)
-    if cache is None or save is None:
+    kept = getattr(compiled, "_cache", None)
+    save = getattr(kept, "save_overload", None)
+    if kept is None or save is None:
         return
 
     def save_overload(*given: Any) -> None:
         with suppress(OSError):
             save(*given)
 
-    cache.save_overload = save_overload
+    kept.save_overload = save_overload
 
 
 def _as_pointer(typing: Any, address: Any) -> Any:

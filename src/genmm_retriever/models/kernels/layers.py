@@ -111,10 +111,8 @@ def _split_heads(
 ) -> None:
     rows, width, heads, shared, size = shape
     count = heads + 2 * shared
-    source, target = (
-        as_u16(mixed, (rows, width, count, size)),
-        as_u16(made, (rows, count, width, size)),
-    )
+    source = as_u16(mixed, (rows, width, count, size))
+    target = as_u16(made, (rows, count, width, size))
     cosines, sines = as_u16(cosine, (rows, width, size)), as_u16(sine, (rows, width, size))
     head = np.empty(size, np.float32)
     for row in range(rows):

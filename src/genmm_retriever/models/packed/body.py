@@ -77,8 +77,9 @@ class PackedBody:
 
     def current(self) -> Any:
         """The body to call now: the packed one, or the model's own."""
-        packed = self._now() if self._is_wanted() else None
-        return self.model.base_model if packed is None or packed.body is None else packed.body
+        if self._is_wanted():
+            self._now()
+        return self.latest()[0]
 
     def latest(self) -> tuple[Any, Any]:
         """The body and the head of the weights that were looked at last.
