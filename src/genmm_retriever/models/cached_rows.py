@@ -110,12 +110,11 @@ class CachedRows:
         first = lengths.cumsum(0) - lengths
         pairs = torch.nonzero(steps[None] < counts[:, None])
         found, logits, normaliser = score_pairs(
-            forward.raw_logits,
+            forward.vocabulary(self.engine.vocab_size),
             states[real],
             first[pairs[:, 0]] + pairs[:, 1],
             torch.cat(asked).to(device),
             first + lengths - 1 if keep else first[:0],
-            self.engine.vocab_size,
         )
         scores = list(torch.split(found, counts.tolist()))
         if not keep:

@@ -161,12 +161,11 @@ class RowEngine:
             asked = torch.tensor([token for tail in chosen for token in tail], device=device)
             rows = torch.arange(len(asked), device=device)
             found, _, _ = score_pairs(
-                self.forward.raw_logits,
+                self.forward.vocabulary(self.vocab_size),
                 states[wanted.to(device)],
                 rows,
                 asked,
                 rows[:0],
-                self.vocab_size,
             )
             for i, score in zip(chunk, torch.split(found, counts.tolist()), strict=True):
                 scores[i] = score

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from genmm_retriever.models.caches import is_gatherable, is_plain
-from genmm_retriever.models.packed import PackedBody
+from genmm_retriever.models.packed import PackedBody, PackedHead
+from genmm_retriever.models.scoring import Stretch
 
 _OF_THE_HEAD = {"logits_to_keep", "labels", "image_sizes"}
 """Arguments that a whole model may have and its base may lack, with no effect on its states."""
@@ -145,6 +146,17 @@ class ForwardPass:
         if self.probe().head is None:
             return states
         return torch.as_tensor(self.packed.latest()[1](states))
+
+    def vocabulary(self, size: int) -> list[Stretch]:
+        """The parts in which logits are best computed where few of them are kept.
+
+        Args:
+            size: V.
+        """
+        head = None if self.probe().head is None else self.packed.latest()[1]
+        if isinstance(head, PackedHead) and not head.is_hooked:
+            return head.stretches
+        return [Stretch(0, size, self.raw_logits)]
 
     def additive(self, mask: Tensor) -> Tensor:
         """Turn "may see" [n, 1, T, L] into what is added to attention scores."""

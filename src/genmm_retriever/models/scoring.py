@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,49 +18,92 @@ On a CPU below 32 MiB: the allocator then reuses the block instead of mapping fr
 """
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A part of the vocabulary whose logits are computed together.
+
+    Attributes:
+        first: Its first token.
+        end: The token after its last one.
+        head: From states [k, H] to its logits [k, end - first], of any float dtype.
+    """
+
+    first: int
+    end: int
+    head: Callable[[Tensor], Tensor]
+
+
 def score_pairs(
-    head: Callable[[Tensor], Tensor],
-    states: Tensor,
-    rows: Tensor,
-    tokens: Tensor,
-    keep: Tensor,
-    vocab_size: int,
+    vocabulary: Sequence[Stretch], states: Tensor, rows: Tensor, tokens: Tensor, keep: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Score (state, token) pairs, and keep the whole logits of a few states.
 
     Args:
-        head: From states [k, H] to logits [k, V] of any float dtype.
+        vocabulary: All of it, in order.
         states: [n, H].
         rows: State of each pair, [m], int64, in any order.
         tokens: Token of each pair, [m], int64.
         keep: States whose logits are wanted, [k], int64.
-        vocab_size: V.
 
     Returns:
         Log-probabilities of the pairs [m], logits of the kept states [k, V] and their log
         normalisers [k], all float32.
     """
-    most = _LOGITS_AT_ONCE.get(states.device.type, 2**26)
-    size = max(1, most // (vocab_size * states.element_size()))
-    if len(states) <= size:
-        logits = head(states)
-        normaliser = log_normaliser(logits)
-        scores = logits[rows, tokens].float() - normaliser[rows]
-        return scores, logits[keep].float(), normaliser[keep]
-    like = torch.empty(0, dtype=torch.float32, device=states.device)
-    scores, kept_normaliser = like.new_empty(len(rows)), like.new_empty(len(keep))
-    kept = like.new_empty((len(keep), vocab_size))
-    for start in range(0, len(states), size):
-        here = [
-            torch.nonzero((wanted >= start) & (wanted < start + size)).flatten()
-            for wanted in (rows, keep)
-        ]
-        scores[here[0]], kept[here[1]], kept_normaliser[here[1]] = score_pairs(
-            head,
-            states[start : start + size],
-            rows[here[0]] - start,
-            tokens[here[0]],
-            keep[here[1]] - start,
-            vocab_size,
-        )
-    return scores, kept, kept_normaliser
+    device = states.device
+    like: Any = {"dtype": torch.float32, "device": device}
+    widest = max(one.end - one.first for one in vocabulary)
+    most = _LOGITS_AT_ONCE.get(device.type, 2**26)
+    size = max(1, most // (widest * states.element_size()))
+    blocks = [
+        (slice(begin, begin + size), stretch)
+        for begin in range(0, len(states), size)
+        for stretch in vocabulary
+    ]
+    pairs = _Pairs(rows, tokens, size, vocabulary)
+    normalisers = torch.empty((len(vocabulary), len(states)), **like)
+    kept = torch.empty((len(keep), vocabulary[-1].end), **like)
+    found = []
+    for number, (part, stretch) in enumerate(blocks):
+        logits = stretch.head(states[part])
+        normalisers[number % len(vocabulary), part] = log_normaliser(logits)
+        found.append(pairs.of(number, logits))
+        here = (keep >= part.start) & (keep < part.stop) if size < len(states) else slice(None)
+        kept[here, stretch.first : stretch.end] = logits[keep[here] - part.start].float()
+    normaliser = normalisers[0] if len(vocabulary) == 1 else normalisers.logsumexp(dim=0)
+    return pairs.joined(found) - normaliser[rows], kept, normaliser[keep]
+
+
+class _Pairs:
+    """Pairs of states and tokens by the block of logits that they stand in.
+
+    Args:
+        rows: [m].
+        tokens: [m].
+        size: States of a block.
+        vocabulary: Tokens of the blocks of the same states, one after the other.
+    """
+
+    def __init__(
+        self, rows: Tensor, tokens: Tensor, size: int, vocabulary: Sequence[Stretch]
+    ) -> None:
+        firsts = torch.tensor([one.first for one in vocabulary], device=tokens.device)
+        stretch = torch.searchsorted(firsts, tokens, right=True) - 1
+        block = rows // size * len(vocabulary) + stretch
+        self._order = torch.argsort(block)
+        self._rows = (rows % size)[self._order]
+        self._tokens = (tokens - firsts[stretch])[self._order]
+        self._ends = torch.bincount(block).cumsum(0).tolist()
+
+    def of(self, number: int, logits: Tensor) -> Tensor:
+        """The logits of the pairs of a block."""
+        if number >= len(self._ends):
+            return logits.new_empty(0)
+        here = slice(self._ends[number - 1] if number else 0, self._ends[number])
+        return logits[self._rows[here], self._tokens[here]]
+
+    def joined(self, found: Sequence[Tensor]) -> Tensor:
+        """What `of` found in all blocks, in the order of the pairs, [m], float32."""
+        scores = torch.empty(len(self._order), dtype=torch.float32, device=self._order.device)
+        if found:
+            scores[self._order] = torch.cat(list(found)).float()
+        return scores

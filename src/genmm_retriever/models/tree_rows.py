@@ -138,12 +138,11 @@ class TreeRows:
         last = torch.tensor([path[-1] for path in grown.paths[:going]], dtype=torch.int64)
         last = last.to(self.device)
         later, logits, normaliser = score_pairs(
-            self.forward.raw_logits,
+            self.forward.vocabulary(self.vocab_size),
             states,
             torch.tensor(before, dtype=torch.int64, device=self.device),
             torch.tensor(asked, dtype=torch.int64, device=self.device),
             last,
-            self.vocab_size,
         )
         rest = torch.split(later, [len(tail) - 1 for tail in tails])
         scores = [torch.cat(pair) for pair in zip(first, rest, strict=True)]

@@ -8,5 +8,6 @@ else stands between is done by compiled loops, see `models.kernels`.
 """
 
 from genmm_retriever.models.packed.body import PackedBody
+from genmm_retriever.models.packed.linear import PackedHead
 
-__all__ = ["PackedBody"]
+__all__ = ["PackedBody", "PackedHead"]
