@@ -53,7 +53,7 @@ def vectorised(function: FunctionT) -> FunctionT:
 
 def vectorised_helper(function: FunctionT) -> FunctionT:
     """The same for what only kernels call."""
-    hidden = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    hidden = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
     return _compiled(function, fastmath=_REORDERED, **hidden)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from genmm_retriever.models import kernels
 from genmm_retriever.models.base import ImagePart, Prompt, TextPart
-from genmm_retriever.models.packed import PackedBody, body
+from genmm_retriever.models.caches import set_layer
+from genmm_retriever.models.packed import PackedBody, body, steps
 from genmm_retriever.models.packed.body import VARIABLE, is_supported
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
 
@@ -118,6 +119,41 @@ def test_branches_of_a_tree_come_out_as_in_float32(
     packed.engine.forward.packed.enabled = False
     own_error = (found(packed) - right).abs().mean()
     assert error <= 1.5 * own_error + 0.01 * (right - right.mean()).abs().mean()
+
+
+@needs_bf16
+def test_a_cache_that_nobody_goes_on_from_is_not_grown(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mllm = half(build, "llama")
+    layers = mllm.model.config.num_hidden_layers
+    tails = [mllm.encode("red boat"), mllm.encode("blue dog")]
+    rows = torch.zeros(2, dtype=torch.int64)
+    grown: list[int] = []
+
+    def counted(cache: Any, index: int, keys: Tensor, values: Tensor) -> None:
+        grown.append(keys.shape[2])
+        set_layer(cache, index, keys, values)
+
+    assert is_packed(mllm)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(steps, "set_layer", counted)
+    state = mllm.prefill([Prompt((TextPart("cat"),))])
+    prompt = grown[0]
+    assert grown == [prompt] * layers
+    ending = mllm.score_from(state, rows, tails)
+    assert grown == [prompt] * layers
+    after, sums = mllm.extend(state, rows, tails, [False, False])
+    fed = sum(map(len, tails))
+    assert grown == [prompt] * layers + [prompt + fed] * layers
+    again = mllm.score_from(state, rows, tails)
+    assert [one.tolist() for one in again] == [one.tolist() for one in ending]
+    torch.testing.assert_close(sums, torch.stack([one.sum() for one in ending]), rtol=0, atol=0.1)
+    # torch reads what has grown too.
+    further = mllm.score_from(after, torch.arange(2), tails)
+    monkeypatch.setattr(kernels, "pays", lambda _elements: False)
+    for one, other in zip(further, mllm.score_from(after, torch.arange(2), tails), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0.1)
 
 
 @needs_bf16

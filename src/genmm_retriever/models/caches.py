@@ -42,6 +42,30 @@ def is_plain(cache: object) -> bool:
     return isinstance(cache, Cache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
+def is_plain_layer(cache: object, index: int, dtype: torch.dtype) -> bool:
+    """Whether a layer keeps all its tokens, in this dtype, and they may be set; see `of_layer`."""
+    if not isinstance(cache, Cache) or getattr(cache, "offloading", False):
+        return False
+    layer: Any = cache.layers[index] if index < len(cache.layers) else None
+    return type(layer) is DynamicLayer and (not layer.is_initialized or layer.dtype == dtype)
+
+
+def of_layer(cache: Cache, index: int) -> tuple[Tensor, Tensor] | None:
+    """The keys and values of a plain layer, contiguous; None as long as there are none."""
+    layer: Any = cache.layers[index]
+    if not layer.is_initialized or not layer.keys.numel():
+        return None
+    return layer.keys.contiguous(), layer.values.contiguous()
+
+
+def set_layer(cache: Cache, index: int, keys: Tensor, values: Tensor) -> None:
+    """Let a plain layer keep these, [rows, heads, length, size], in place of what it has."""
+    layer: Any = cache.layers[index]
+    if not layer.is_initialized:
+        layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = keys, values
+
+
 def share(cache: Cache) -> Cache:
     """A second cache over the same keys and values; what one grows the other never sees."""
     # Layers grow by concatenation, never in place, so sharing the tensors is safe.

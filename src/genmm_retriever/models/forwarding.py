@@ -100,18 +100,21 @@ class ForwardPass:
             keep: How many of the last tokens are wanted.
             cache: Keys and values to attend to; grown in place. Whether weights have changed is
                 looked at by runs without one.
-            use_cache: Whether a cache is wanted.
+            use_cache: Whether the cache is wanted afterwards.
 
         Returns:
             States [n, keep, H] that `logits` turns into logits, and the cache or None.
         """
-        extra: dict[str, Any] = {"use_cache": use_cache, "return_dict": True}
+        # Only packed layers are known to read a cache that is not to be grown.
+        extra: dict[str, Any] = {"use_cache": use_cache or cache is not None, "return_dict": True}
         if self.takes_positions:
             extra["position_ids"] = positions
         if cache is not None:
             extra["past_key_values"] = cache
         if self.probe().head is not None:
             base = self.packed.current() if cache is None else self.packed.latest()[0]
+            if base is not self.model.base_model:
+                extra["use_cache"] = use_cache
             if "image_sizes" in inputs and "image_sizes" not in _names(base):
                 inputs = {key: value for key, value in inputs.items() if key != "image_sizes"}
             output = base(**inputs, **extra)

@@ -54,23 +54,29 @@ def score_pairs(
     widest = max(one.end - one.first for one in vocabulary)
     most = _LOGITS_AT_ONCE.get(device.type, 2**26)
     size = max(1, most // (widest * states.element_size()))
-    blocks = [
-        (slice(begin, begin + size), stretch)
-        for begin in range(0, len(states), size)
-        for stretch in vocabulary
-    ]
     pairs = _Pairs(rows, tokens, size, vocabulary)
     normalisers = torch.empty((len(vocabulary), len(states)), **like)
     kept = torch.empty((len(keep), vocabulary[-1].end), **like)
-    found = []
-    for number, (part, stretch) in enumerate(blocks):
-        logits = stretch.head(states[part])
-        normalisers[number % len(vocabulary), part] = log_normaliser(logits)
-        found.append(pairs.of(number, logits))
-        here = (keep >= part.start) & (keep < part.stop) if size < len(states) else slice(None)
-        kept[here, stretch.first : stretch.end] = logits[keep[here] - part.start].float()
+    found: list[Tensor] = []
+    for part in range(0, len(states), size):
+        some = states[part : part + size]
+        wanted = torch.nonzero((keep >= part) & (keep < part + size)).flatten()
+        chosen = keep[wanted] - part
+        for number, stretch in enumerate(vocabulary):
+            logits = stretch.head(some)
+            normalisers[number, part : part + size] = log_normaliser(logits)
+            found.append(pairs.of(len(found), logits))
+            _copy(logits, chosen, kept[:, stretch.first : stretch.end], wanted)
     normaliser = normalisers[0] if len(vocabulary) == 1 else normalisers.logsumexp(dim=0)
     return pairs.joined(found) - normaliser[rows], kept, normaliser[keep]
+
+
+def _copy(logits: Tensor, chosen: Tensor, kept: Tensor, wanted: Tensor) -> None:
+    """Write some rows of logits to those rows that want them."""
+    if len(wanted) == len(kept):
+        kept.copy_(logits[chosen])
+    elif len(wanted):
+        kept[wanted] = logits[chosen].float()
 
 
 class _Pairs:

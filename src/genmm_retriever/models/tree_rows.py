@@ -128,7 +128,7 @@ class TreeRows:
         cache = of_queries(state.cache_as(TreeCache), rows)
         columns, width = _columns(cache.place[rows])
         seen = grown.ancestors().to(self.device)
-        states, past = self._run(cache, grown, rows, columns, width, seen)
+        states, past = self._run(cache, grown, rows, columns, width, seen, grow=going > 0)
         before = [
             node
             for path, tail in zip(grown.paths, tails, strict=True)
@@ -170,8 +170,10 @@ class TreeRows:
         columns: Tensor,
         width: int,
         seen: Tensor,
+        *,
+        grow: bool,
     ) -> tuple[Tensor, Any]:
-        """Feed the nodes; their states [N, H] and the grown cache."""
+        """Feed the nodes; their states [N, H] and the cache, which is grown if that is wanted."""
         queries, prompt = cache.prompt.shape
         suffix = prompt + cache.visible.shape[1]
         place = cache.place[rows]
@@ -192,7 +194,7 @@ class TreeRows:
             self.forward.text_positions(positions),
             keep=width,
             cache=share(cache.past),
-            use_cache=True,
+            use_cache=grow,
         )
         return states[place, columns], past
 

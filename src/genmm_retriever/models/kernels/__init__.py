@@ -8,13 +8,16 @@ The loops are compiled at their first call and kept on disk. They use one thread
 that is still faster than torch with all of its threads.
 """
 
-from genmm_retriever.models.kernels.attention import Visible, attend
-from genmm_retriever.models.kernels.layers import gate, rms_norm, split_heads
+from genmm_retriever.models.kernels.attention import attend
+from genmm_retriever.models.kernels.heads import Form, split_heads
+from genmm_retriever.models.kernels.layers import gate, rms_norm
 from genmm_retriever.models.kernels.scratch import Scratch
+from genmm_retriever.models.kernels.visible import Visible
 from genmm_retriever.models.kernels.vocabulary import log_sum_exp
 from genmm_retriever.models.kernels.worth import pays
 
 __all__ = [
+    "Form",
     "Scratch",
     "Visible",
     "attend",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from genmm_retriever.models import kernels
 from genmm_retriever.models.packed.linear import PackedLinear
-from genmm_retriever.models.packed.steps import Heads, RMSNorm, attended, gated
+from genmm_retriever.models.packed.steps import Attention, RMSNorm, gated
 
 
 class PackedLayer(nn.Module):
@@ -25,12 +25,10 @@ class PackedLayer(nn.Module):
     def __init__(self, layer: Any) -> None:
         super().__init__()
         attention, mlp = layer.self_attn, layer.mlp
-        self.index = int(attention.layer_idx)
-        self.scaling = float(attention.scaling)
         self.attention_type = getattr(layer, "attention_type", "full_attention")
         self.before_attention = RMSNorm(layer.input_layernorm)
         self.before_mlp = RMSNorm(layer.post_attention_layernorm)
-        self.heads = Heads(attention)
+        self.attention = Attention(attention)
         self.widest = 2 * mlp.gate_proj.out_features
         self.mixed = PackedLinear([attention.q_proj, attention.k_proj, attention.v_proj])
         self.out = PackedLinear([attention.o_proj])
@@ -43,6 +41,7 @@ class PackedLayer(nn.Module):
         attention_mask: Tensor | None = None,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         past_key_values: Any = None,
+        use_cache: bool | None = True,
         **_: Any,
     ) -> Tensor:
         """As the layer's own forward.
@@ -52,6 +51,7 @@ class PackedLayer(nn.Module):
             attention_mask: What may be seen, [n, 1, T, L], added or bool; None for all before.
             position_embeddings: Cosines and sines of the positions, [n, T, size of a head].
             past_key_values: Keys and values to attend to; grown.
+            use_cache: Whether they are wanted afterwards; if not, they need not be grown.
         """
         assert position_embeddings is not None
         rows, width, size = hidden_states.shape
@@ -60,10 +60,15 @@ class PackedLayer(nn.Module):
             residual = residual.contiguous()
         loops = kernels.pays(rows * width * self.widest)
         mixed = self.mixed(self.before_attention(residual, loops))
-        queries, keys, values = self.heads(mixed, rows, position_embeddings, loops)
-        if past_key_values is not None:
-            keys, values = past_key_values.update(keys, values, self.index)
-        seen = attended(queries, keys, values, attention_mask, self.scaling)
+        seen = self.attention(
+            mixed,
+            rows,
+            position_embeddings,
+            attention_mask,
+            past_key_values,
+            loops,
+            keep=use_cache is not False,
+        )
         residual = self.out.plus(seen, residual)
         both = self.both(self.before_mlp(residual, loops))
         return self.down.plus(gated(both, loops), residual).view(rows, width, size)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from genmm_retriever.models import kernels
+from genmm_retriever.models.caches import is_plain_layer, of_layer, set_layer
 
 Turns = tuple[Tensor, Tensor]
 """Cosines and sines of positions, each [n, T, S]."""
@@ -45,8 +46,8 @@ class RMSNorm:
         return functional.rms_norm(states, weight.shape, weight, self.epsilon)
 
 
-class Heads:
-    """Queries, keys and values by head, with their positions.
+class Attention:
+    """What comes of queries, keys and values: positions, the cache, and what each token sees.
 
     Args:
         attention: A layer of transformers, whose `q_norm` and `k_norm`, if it has them, are norms
@@ -54,33 +55,79 @@ class Heads:
     """
 
     def __init__(self, attention: Any) -> None:
-        self.size = int(attention.head_dim)
-        self.asking = attention.q_proj.out_features // self.size
-        self.shared = attention.k_proj.out_features // self.size
+        self.index = int(attention.layer_idx)
+        self.scale = float(attention.scaling)
+        size = int(attention.head_dim)
         own = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
         self.norms = None if None in own else (RMSNorm(own[0]), RMSNorm(own[1]))
-        self.weights: tuple[Tensor, Tensor] | None = None
-        self.epsilon = 0.0
-        if self.norms is not None:
-            self.weights = (self.norms[0].weight, self.norms[1].weight)
-            self.epsilon = self.norms[0].epsilon
+        self.form = kernels.Form(
+            heads=attention.q_proj.out_features // size,
+            shared=attention.k_proj.out_features // size,
+            size=size,
+            norms=None if self.norms is None else (self.norms[0].weight, self.norms[1].weight),
+            epsilon=0.0 if self.norms is None else self.norms[0].epsilon,
+        )
 
-    def __call__(self, mixed: Tensor, rows: int, turns: Turns, loops: bool) -> tuple[Tensor, ...]:
-        """Queries [n, heads, T, S], keys and values [n, shared, T, S].
+    def __call__(
+        self,
+        mixed: Tensor,
+        rows: int,
+        turns: Turns,
+        mask: Tensor | None,
+        cache: Any,
+        loops: bool,
+        keep: bool = True,
+    ) -> Tensor:
+        """What each token sees, [n * T, heads * S].
 
         Args:
-            mixed: All heads of the n sequences, [n * T, heads in all * S], contiguous.
+            mixed: All heads of the n sequences, [n * T, (heads + 2 * shared) * S], contiguous.
             rows: n.
             turns: [n or 1, T, S].
+            mask: What may be seen, [n, 1, T, L], added or bool; None for all before.
+            cache: Keys and values to attend to; None for none.
             loops: Whether compiled loops do it.
+            keep: Whether the cache is to grow where it need not.
         """
-        wanted = (rows, len(mixed) // rows, self.size)
-        cosine, sine = (self._whole(turn, wanted) for turn in turns)
-        known = cosine.shape == sine.shape == wanted and cosine.dtype == sine.dtype == mixed.dtype
-        if loops and known and self.size % 2 == 0:
-            heads = (self.asking, self.shared)
-            return kernels.split_heads(mixed, (cosine, sine), *heads, self.weights, self.epsilon)
-        return self._by_torch(mixed.view(*wanted[:2], -1, self.size), (cosine, sine))
+        width = len(mixed) // rows
+        wanted = (rows, width, self.form.size)
+        turns = (self._whole(turns[0], wanted), self._whole(turns[1], wanted))
+        looped = loops and all(turn.shape == wanted and turn.dtype == mixed.dtype for turn in turns)
+        if looped and rows == 1 and self._is_plain(cache, mixed.dtype):
+            past = None if cache is None else of_layer(cache, self.index)
+            visible = _visible(width, width + (0 if past is None else past[0].shape[2]), mask)
+            if visible is not None:
+                return self._looked_up(mixed, turns, past, visible, cache, keep)
+        if looped:
+            queries, keys, values = kernels.split_heads(mixed, turns, self.form)
+        else:
+            queries, keys, values = self._by_torch(mixed.view(rows, width, -1, wanted[2]), turns)
+        if cache is not None:
+            keys, values = cache.update(keys, values, self.index)
+        return attended(queries, keys, values, mask, self.scale)
+
+    def _is_plain(self, cache: Any, dtype: torch.dtype) -> bool:
+        return cache is None or is_plain_layer(cache, self.index, dtype)
+
+    def _looked_up(
+        self,
+        mixed: Tensor,
+        turns: Turns,
+        past: tuple[Tensor, Tensor] | None,
+        visible: kernels.Visible,
+        cache: Any,
+        keep: bool,
+    ) -> Tensor:
+        width, form = len(mixed), self.form
+        length = width + (0 if past is None else past[0].shape[2])
+        shape = (2, 1, form.shared, length, form.size)
+        kept = cache is not None and keep
+        grown = mixed.new_empty(shape) if kept else _SCRATCH.take("grown", *shape)
+        out = _SCRATCH.take("seen", width, form.heads * form.size)
+        kernels.attend(mixed, turns, form, past, visible, self.scale, grown, out)
+        if kept:
+            set_layer(cache, self.index, grown[0], grown[1])
+        return out
 
     @staticmethod
     def _whole(turn: Tensor, wanted: tuple[int, ...]) -> Tensor:
@@ -90,12 +137,12 @@ class Heads:
         return turn if turn.is_contiguous() else turn.contiguous()
 
     def _by_torch(self, mixed: Tensor, turns: Turns) -> tuple[Tensor, ...]:
-        sizes = [self.asking, self.shared, self.shared]
-        queries, keys, values = torch.split_with_sizes(mixed, sizes, dim=2)
+        heads, shared = self.form.heads, self.form.shared
+        queries, keys, values = torch.split_with_sizes(mixed, [heads, shared, shared], dim=2)
         if self.norms is not None:
             queries, keys = self.norms[0].by_torch(queries), self.norms[1].by_torch(keys)
         turned = _rotated(torch.cat([queries, keys], dim=2), turns).transpose(1, 2)
-        return turned[:, : self.asking], turned[:, self.asking :], values.transpose(1, 2)
+        return turned[:, :heads], turned[:, heads:], values.transpose(1, 2)
 
 
 def gated(both: Tensor, loops: bool) -> Tensor:
@@ -110,7 +157,7 @@ def gated(both: Tensor, loops: bool) -> Tensor:
 def attended(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
-    """What each token sees, weighed by its scores.
+    """What each token sees, weighed by its scores, by torch.
 
     Args:
         queries: [n, heads, T, S].
@@ -123,11 +170,6 @@ def attended(
         [n * T, heads * S].
     """
     rows, heads, width, size = queries.shape
-    visible = _visible(rows, width, keys.shape[2], mask)
-    if visible is not None and queries.dtype == torch.bfloat16:
-        out = _SCRATCH.take("seen", width, heads * size)
-        query, key, value = queries.contiguous(), keys.contiguous(), values.contiguous()
-        return kernels.attend(query, key, value, visible, scale, out)
     seen = functional.scaled_dot_product_attention(
         queries,
         keys,
@@ -140,10 +182,8 @@ def attended(
     return seen.transpose(1, 2).reshape(rows * width, heads * size)
 
 
-def _visible(rows: int, width: int, length: int, mask: Tensor | None) -> kernels.Visible | None:
+def _visible(width: int, length: int, mask: Tensor | None) -> kernels.Visible | None:
     """What each token of a single sequence sees, if that is little."""
-    if rows != 1:
-        return None
     if mask is None:
         return kernels.Visible.before(width) if width == length else None
     return kernels.Visible.of(mask) if mask.shape == (1, 1, width, length) else None
