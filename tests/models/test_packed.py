@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from genmm_retriever.models import kernels
+from genmm_retriever.models import kernels, tree_rows
 from genmm_retriever.models.base import ImagePart, Prompt, TextPart
 from genmm_retriever.models.caches import set_layer
-from genmm_retriever.models.packed import PackedBody, body, steps
+from genmm_retriever.models.packed import PackedBody, PackedHead, body, linear, steps
 from genmm_retriever.models.packed.body import VARIABLE, is_supported
 from genmm_retriever.models.transformers_mllm import TransformersMLLM
+from genmm_retriever.models.tree_rows import TreeCache
 
 PACKED = ["llama", "mistral-sliding", "llava", "qwen3-vl", "idefics3", "smolvlm", "internvl"]
 NOT_PACKED = ["gemma2-softcap", "mamba", "lfm2-hybrid"]
@@ -83,11 +85,14 @@ def test_packed_layers_are_no_further_from_float32_than_the_models_own(
 
 
 @needs_bf16
+@pytest.mark.parametrize("stretch", [16, 3072])
 @pytest.mark.parametrize("threads", [1, 64])
 @pytest.mark.parametrize("kind", ["llama", "qwen3-vl"])
 def test_branches_of_a_tree_come_out_as_in_float32(
-    build: Build, kind: str, threads: int, monkeypatch: pytest.MonkeyPatch
+    build: Build, kind: str, threads: int, stretch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(linear, "_STRETCH", stretch)
+    monkeypatch.setattr(linear, "_BLOCK", min(64, stretch))
     # With one thread few of all tokens are seen and looked up; with many torch does all of it.
     exact = build(kind)
     prompts = [Prompt((TextPart("a dog on the beach"),))]
@@ -115,6 +120,8 @@ def test_branches_of_a_tree_come_out_as_in_float32(
     packed = half(build, kind)
     error = (found(packed) - right).abs().mean()
     assert is_packed(packed)
+    with torch.no_grad():
+        assert (len(packed.engine.forward.vocabulary(0)) > 1) == (stretch == 16)
     assert bool(looked_up) == (threads == 1)
     packed.engine.forward.packed.enabled = False
     own_error = (found(packed) - right).abs().mean()
@@ -122,11 +129,12 @@ def test_branches_of_a_tree_come_out_as_in_float32(
 
 
 @needs_bf16
+@pytest.mark.parametrize("kind", ["llama", "qwen3-vl"])
 def test_a_cache_that_nobody_goes_on_from_is_not_grown(
-    build: Build, monkeypatch: pytest.MonkeyPatch
+    build: Build, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mllm = half(build, "llama")
-    layers = mllm.model.config.num_hidden_layers
+    mllm = half(build, kind)
+    layers = mllm.model.config.get_text_config().num_hidden_layers
     tails = [mllm.encode("red boat"), mllm.encode("blue dog")]
     rows = torch.zeros(2, dtype=torch.int64)
     grown: list[int] = []
@@ -154,6 +162,95 @@ def test_a_cache_that_nobody_goes_on_from_is_not_grown(
     monkeypatch.setattr(kernels, "pays", lambda _elements: False)
     for one, other in zip(further, mllm.score_from(after, torch.arange(2), tails), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0.1)
+
+
+@needs_bf16
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("tokens", [1, 63, 3072, 3073, 4608, 4609, 10_000])
+def test_a_head_in_stretches_is_the_whole_head(tokens: int, bias: bool) -> None:
+    head = nn.Linear(24, tokens, bias=bias).bfloat16()
+    packed = PackedHead(head)
+    bounds = [(one.first, one.end) for one in packed.stretches]
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == tokens
+    assert all(one[1] == other[0] for one, other in pairwise(bounds))
+    states = torch.randn((3, 5, 24), generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.no_grad():
+        right, found = head(states).float(), packed(states).float()
+    torch.testing.assert_close(found, right, rtol=2**-6, atol=2e-2)
+
+
+@needs_bf16
+def test_a_state_of_another_model_is_refused(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    mllm, other = half(build, "llama"), half(build, "llama")
+    assert is_packed(other)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    tails, rows = [mllm.encode("red"), mllm.encode("blue")], torch.zeros(2, dtype=torch.int64)
+    state = mllm.prefill([Prompt((TextPart("cat"),))])
+    layers: list[Any] = state.cache_as(TreeCache).past.layers
+    for change in (lambda one: one[..., :4], lambda one: one[:, :1], lambda one: one.float()):
+        kept = [(layer.keys, layer.values) for layer in layers]
+        for layer in layers:
+            layer.keys, layer.values = change(layer.keys), change(layer.values)
+        with pytest.raises(RuntimeError):
+            other.score_from(state, rows, tails)
+        for layer, (keys, values) in zip(layers, kept, strict=True):
+            layer.keys, layer.values = keys, values
+    assert len(other.score_from(state, rows, tails)) == 2
+
+
+@needs_bf16
+def test_a_cache_that_was_compacted_is_read_rightly(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, packed = build("llama"), half(build, "llama")
+    assert is_packed(packed)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(tree_rows, "_UNSEEN", 8)
+    strided: list[bool] = []
+    of_layer = steps.of_layer
+
+    def looked_at(cache: Any, index: int) -> tuple[Tensor, Tensor]:
+        strided.append(not cache.layers[index].keys.is_contiguous())
+        return of_layer(cache, index)
+
+    monkeypatch.setattr(steps, "of_layer", looked_at)
+    tails = torch.randint(5, 60, (40, 6), generator=torch.Generator().manual_seed(0)).tolist()
+
+    def found(mllm: TransformersMLLM) -> Tensor:
+        state = mllm.prefill([Prompt((TextPart("cat"),))])
+        many = torch.zeros(len(tails), dtype=torch.int64)
+        state, first = mllm.extend(state, many, tails, [False] * len(tails))
+        # Two of them go on: the others' tokens are seen by no row.
+        state, second = mllm.extend(state, torch.tensor([3, 9]), tails[:2], [False, False])
+        longer = [one + other for one, other in pairwise(tails)]
+        third = mllm.score_from(state, torch.arange(len(longer)) % 2, longer)
+        return torch.cat([first, second, *third])
+
+    right = found(exact)
+    error = (found(packed) - right).abs().mean()
+    assert any(strided)
+    packed.engine.forward.packed.enabled = False
+    own_error = (found(packed) - right).abs().mean()
+    assert error <= 1.5 * own_error + 0.01 * (right - right.mean()).abs().mean()
+
+
+@needs_bf16
+def test_hooks_on_the_head_are_run_when_tails_are_scored(build: Build) -> None:
+    mllm = half(build, "llama")
+    assert is_packed(mllm)
+    state, rows = mllm.prefill([Prompt((TextPart("cat"),))]), torch.zeros(1, dtype=torch.int64)
+    head = mllm.model.lm_head
+    for register in (
+        head.register_forward_hook,
+        head.register_forward_pre_hook,
+        nn.modules.module.register_module_forward_hook,
+    ):
+        seen: list[int] = []
+        hook = register(lambda one, *_, seen=seen: seen.append(id(one)))
+        mllm.score_from(state, rows, [mllm.encode("red boat")])
+        hook.remove()
+        assert seen
 
 
 @needs_bf16

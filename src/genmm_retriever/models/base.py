@@ -327,7 +327,7 @@ def log_normaliser(logits: Tensor) -> Tensor:
     all of them.
 
     Args:
-        logits: [n, V], finite, of any float dtype.
+        logits: [n, V], of any float dtype.
     """
     if logits.device.type != "cpu":
         return torch.logsumexp(logits.float(), dim=-1)
@@ -343,7 +343,9 @@ def log_normaliser(logits: Tensor) -> Tensor:
 def _few_normalisers(logits: Tensor) -> Tensor:
     # The cross-entropy of token 0 is the normaliser less that token's logit.
     first = torch.zeros(len(logits), dtype=torch.int64)
-    return logits[:, 0] + torch.nn.functional.cross_entropy(logits, first, reduction="none")
+    found = logits[:, 0] + torch.nn.functional.cross_entropy(logits, first, reduction="none")
+    # Token 0 may be one that is never written.
+    return found if bool(found.isfinite().all()) else torch.logsumexp(logits, dim=-1)
 
 
 def _loops() -> Any:

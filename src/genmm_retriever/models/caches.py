@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 _BY_ROW = (DynamicLayer, DynamicSlidingWindowLayer)
+_ONLY_READ = "_genmm_only_read"
 
 
 def is_gatherable(cache: object, length: int) -> bool:
@@ -42,19 +43,39 @@ def is_plain(cache: object) -> bool:
     return isinstance(cache, Cache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def is_plain_layer(cache: object, index: int, dtype: torch.dtype) -> bool:
-    """Whether a layer keeps all its tokens, in this dtype, and they may be set; see `of_layer`."""
+def kept_tokens(
+    cache: object, index: int, shape: tuple[int, int, int], dtype: torch.dtype
+) -> int | None:
+    """How many tokens a plain layer of a cache on the CPU keeps; see `of_layer`.
+
+    Args:
+        cache: Any.
+        index: Of the layer.
+        shape: Rows, heads and size of a head that it ought to have.
+        dtype: That it ought to have.
+
+    Returns:
+        None if the layer is of another kind, shape or dtype.
+    """
     if not isinstance(cache, Cache) or getattr(cache, "offloading", False):
-        return False
-    layer: Any = cache.layers[index] if index < len(cache.layers) else None
-    return type(layer) is DynamicLayer and (not layer.is_initialized or layer.dtype == dtype)
-
-
-def of_layer(cache: Cache, index: int) -> tuple[Tensor, Tensor] | None:
-    """The keys and values of a plain layer, contiguous; None as long as there are none."""
-    layer: Any = cache.layers[index]
-    if not layer.is_initialized or not layer.keys.numel():
         return None
+    layer: Any = cache.layers[index] if index < len(cache.layers) else None
+    if type(layer) is not DynamicLayer:
+        return None
+    kept: list[Any] = [layer.keys, layer.values]
+    if not layer.is_initialized or not kept[0].numel():
+        return 0
+    length = int(kept[0].shape[-2])
+    wanted = (*shape[:2], length, shape[2])
+    fits = all(
+        one.shape == wanted and one.dtype == dtype and one.device.type == "cpu" for one in kept
+    )
+    return length if fits else None
+
+
+def of_layer(cache: Cache, index: int) -> tuple[Tensor, Tensor]:
+    """The keys and values of a plain layer, contiguous."""
+    layer: Any = cache.layers[index]
     return layer.keys.contiguous(), layer.values.contiguous()
 
 
@@ -72,6 +93,18 @@ def share(cache: Cache) -> Cache:
     shared = copy.copy(cache)
     shared.layers = [copy.copy(layer) for layer in cache.layers]
     return shared
+
+
+def only_read(cache: Cache) -> Cache:
+    """The same from which nobody goes on: layers that know of it need not grow it."""
+    shared = share(cache)
+    setattr(shared, _ONLY_READ, True)
+    return shared
+
+
+def is_only_read(cache: object) -> bool:
+    """Whether `only_read` made it."""
+    return getattr(cache, _ONLY_READ, False) is True
 
 
 def choose_tokens(cache: Cache, rows: Tensor, tokens: Tensor) -> Cache:

@@ -100,21 +100,18 @@ class ForwardPass:
             keep: How many of the last tokens are wanted.
             cache: Keys and values to attend to; grown in place. Whether weights have changed is
                 looked at by runs without one.
-            use_cache: Whether the cache is wanted afterwards.
+            use_cache: Whether a cache is wanted.
 
         Returns:
             States [n, keep, H] that `logits` turns into logits, and the cache or None.
         """
-        # Only packed layers are known to read a cache that is not to be grown.
-        extra: dict[str, Any] = {"use_cache": use_cache or cache is not None, "return_dict": True}
+        extra: dict[str, Any] = {"use_cache": use_cache, "return_dict": True}
         if self.takes_positions:
             extra["position_ids"] = positions
         if cache is not None:
             extra["past_key_values"] = cache
         if self.probe().head is not None:
             base = self.packed.current() if cache is None else self.packed.latest()[0]
-            if base is not self.model.base_model:
-                extra["use_cache"] = use_cache
             if "image_sizes" in inputs and "image_sizes" not in _names(base):
                 inputs = {key: value for key, value in inputs.items() if key != "image_sizes"}
             output = base(**inputs, **extra)
@@ -154,12 +151,12 @@ class ForwardPass:
         """The parts in which logits are best computed where few of them are kept.
 
         Args:
-            size: V.
+            size: V, where the model does not say it.
         """
         head = None if self.probe().head is None else self.packed.latest()[1]
         if isinstance(head, PackedHead) and not head.is_hooked:
             return head.stretches
-        return [Stretch(0, size, self.raw_logits)]
+        return [Stretch(0, getattr(head, "out_features", size), self.raw_logits)]
 
     def additive(self, mask: Tensor) -> Tensor:
         """Turn "may see" [n, 1, T, L] into what is added to attention scores."""

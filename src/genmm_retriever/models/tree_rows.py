@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genmm_retriever.models.base import DecodingState
 from genmm_retriever.models.branches import Branches
-from genmm_retriever.models.caches import choose_tokens, gather, share
+from genmm_retriever.models.caches import choose_tokens, gather, only_read, share
 from genmm_retriever.models.forwarding import ForwardPass
 from genmm_retriever.models.passes import pass_cost
 from genmm_retriever.models.scoring import score_pairs
@@ -193,8 +193,8 @@ class TreeRows:
             {"input_ids": tokens, "attention_mask": self.forward.additive(mask[:, None])},
             self.forward.text_positions(positions),
             keep=width,
-            cache=share(cache.past),
-            use_cache=grow,
+            cache=share(cache.past) if grow else only_read(cache.past),
+            use_cache=True,
         )
         return states[place, columns], past
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from genmm_retriever.jit import as_f32, vectorised
 from genmm_retriever.models import kernels
 from genmm_retriever.models.base import log_normaliser
 from genmm_retriever.models.kernels import Form, Visible
+from genmm_retriever.models.kernels.numbers import exponential
 from genmm_retriever.models.packed.steps import attended
 
 LEAST = torch.finfo(torch.bfloat16).min
@@ -71,6 +73,40 @@ def test_gates(rows: int, size: int) -> None:
     )
 
 
+@vectorised
+def _powers(given: int, made: int, size: int) -> None:
+    """Exponentials, by the helper that the loops use."""
+    source, target = as_f32(given, (size,)), as_f32(made, (size,))
+    for i in range(size):
+        target[i] = exponential(source[i])
+
+
+def powers(values: Tensor) -> Tensor:
+    """Exponentials of float32."""
+    values, found = values.contiguous(), torch.empty_like(values)
+    _powers(values.data_ptr(), found.data_ptr(), len(values))
+    return found
+
+
+def test_exponentials() -> None:
+    values = torch.linspace(-87.3, 88.7, 1_000_001)
+    right = values.double().exp()
+    assert ((powers(values) / right) - 1).abs().max() < 1e-5
+    least = powers(torch.linspace(-89, -87, 10_001))
+    assert (least >= 0).all()
+    assert (least.diff() >= 0).all()
+    far = torch.tensor([-math.inf, -3e38, -200, 0, 89, 3e38, math.inf])
+    assert powers(far).tolist() == [0, 0, 0, 1, math.inf, math.inf, math.inf]
+    for size in (1, 3, 8, 9, 17):
+        assert torch.isnan(powers(torch.full((size,), math.nan))).all()
+        assert torch.isnan(powers(torch.full((size,), -math.nan))).all()
+
+
+def test_heads_have_halves() -> None:
+    with pytest.raises(ValueError, match="halves"):
+        Form(2, 1, 7)
+
+
 def test_gates_that_are_far_open_or_shut() -> None:
     both = torch.tensor([[-1e30, -200.0, -0.0, 0.0, 200.0, 1e30] + [2.0] * 6]).bfloat16()
     assert kernels.gate(both).tolist() == (functional.silu(both[:, :6]) * 2).tolist()
@@ -95,6 +131,25 @@ def test_normalisers_of_a_vocabulary_and_of_what_may_not_be_written() -> None:
     right = torch.logsumexp(logits.double(), dim=-1).float()
     torch.testing.assert_close(kernels.log_sum_exp(logits), right, rtol=1e-6, atol=1e-5)
     torch.testing.assert_close(log_normaliser(logits[:, 3:]), right_of(logits[:, 3:]))
+
+
+@pytest.mark.parametrize("threads", [1, 64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_tokens_that_may_not_be_written_count_for_nothing(
+    dtype: torch.dtype, threads: int, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(kernels, "pays", lambda _elements: threads == 1)
+    logits = drawn(5, 300).to(dtype)
+    logits[0] = -torch.inf
+    logits[1, :100] = -torch.inf
+    logits[2, 100:] = -torch.inf
+    logits[3] = -torch.inf
+    logits[3, 200] = torch.tensor(-math.nan)
+    found = log_normaliser(logits)
+    assert found[0] == -torch.inf
+    assert torch.isnan(found).tolist() == [False, False, False, True, False]
+    torch.testing.assert_close(found[[1, 2, 4]], right_of(logits[[1, 2, 4]]))
 
 
 def test_the_default_type_and_device_of_torch_do_not_matter() -> None:

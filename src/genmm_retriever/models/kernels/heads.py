@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -32,6 +31,9 @@ class Form:
         norms: Weights of a norm over each head of the queries and of the keys, each [S], float32,
             contiguous; None if there is none.
         epsilon: Of those norms.
+
+    Raises:
+        ValueError: If the size is odd.
     """
 
     heads: int
@@ -40,7 +42,11 @@ class Form:
     norms: tuple[Tensor, Tensor] | None = None
     epsilon: float = 0.0
 
-    @cached_property
+    def __post_init__(self) -> None:
+        if self.size % 2:
+            raise ValueError(f"heads of {self.size} numbers have no halves to be turned")
+
+    @property
     def norms_at(self) -> tuple[int, int]:
         """Addresses of the norms' weights, 0 for none."""
         if self.norms is None:

@@ -41,6 +41,10 @@ def _log_sum_exp(logits: int, sums: int, rows: int, size: int) -> None:
         total = _total(given, less)
         if not total < _INFINITE:
             less = _largest(given)
+            if less == -_INFINITE:
+                # No token may be written, or what is no number hides among them.
+                found[row] = _sum(given)
+                continue
             total = _total(given, less)
         found[row] = less + np.log(total)
 
@@ -56,6 +60,14 @@ def _total(given: I16, less: Number) -> Number:
     if 2 * half < len(given):
         one += exponential(wide(np.uint16(given[2 * half])) - less)
     return one + other
+
+
+@vectorised_helper
+def _sum(given: I16) -> Number:
+    total = np.float32(0)
+    for i in range(len(given)):
+        total += wide(np.uint16(given[i]))
+    return total
 
 
 @vectorised_helper

@@ -41,7 +41,6 @@ class PackedLayer(nn.Module):
         attention_mask: Tensor | None = None,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         past_key_values: Any = None,
-        use_cache: bool | None = True,
         **_: Any,
     ) -> Tensor:
         """As the layer's own forward.
@@ -51,7 +50,6 @@ class PackedLayer(nn.Module):
             attention_mask: What may be seen, [n, 1, T, L], added or bool; None for all before.
             position_embeddings: Cosines and sines of the positions, [n, T, size of a head].
             past_key_values: Keys and values to attend to; grown.
-            use_cache: Whether they are wanted afterwards; if not, they need not be grown.
         """
         assert position_embeddings is not None
         rows, width, size = hidden_states.shape
@@ -61,13 +59,7 @@ class PackedLayer(nn.Module):
         loops = kernels.pays(rows * width * self.widest)
         mixed = self.mixed(self.before_attention(residual, loops))
         seen = self.attention(
-            mixed,
-            rows,
-            position_embeddings,
-            attention_mask,
-            past_key_values,
-            loops,
-            keep=use_cache is not False,
+            mixed, rows, position_embeddings, attention_mask, past_key_values, loops
         )
         residual = self.out.plus(seen, residual)
         both = self.both(self.before_mlp(residual, loops))

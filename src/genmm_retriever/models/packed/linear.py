@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from genmm_retriever.models.packed.unchanged import is_hooked_everywhere
 from genmm_retriever.models.scoring import Stretch
 
 _ROWS = 64
@@ -68,7 +69,7 @@ class PackedHead(nn.Module):
     @property
     def is_hooked(self) -> bool:
         """Whether somebody wants to see what comes in or goes out."""
-        return bool(self._forward_hooks or self._forward_pre_hooks)
+        return bool(self._forward_hooks or self._forward_pre_hooks) or is_hooked_everywhere()
 
     def forward(self, states: Tensor) -> Tensor:
         """Logits [..., V] of states [..., H]."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from genmm_retriever.models import kernels
-from genmm_retriever.models.caches import is_plain_layer, of_layer, set_layer
+from genmm_retriever.models.caches import is_only_read, kept_tokens, of_layer, set_layer
 
 Turns = tuple[Tensor, Tensor]
 """Cosines and sines of positions, each [n, T, S]."""
@@ -76,7 +76,6 @@ class Attention:
         mask: Tensor | None,
         cache: Any,
         loops: bool,
-        keep: bool = True,
     ) -> Tensor:
         """What each token sees, [n * T, heads * S].
 
@@ -87,17 +86,16 @@ class Attention:
             mask: What may be seen, [n, 1, T, L], added or bool; None for all before.
             cache: Keys and values to attend to; None for none.
             loops: Whether compiled loops do it.
-            keep: Whether the cache is to grow where it need not.
         """
         width = len(mixed) // rows
         wanted = (rows, width, self.form.size)
         turns = (self._whole(turns[0], wanted), self._whole(turns[1], wanted))
         looped = loops and all(turn.shape == wanted and turn.dtype == mixed.dtype for turn in turns)
-        if looped and rows == 1 and self._is_plain(cache, mixed.dtype):
-            past = None if cache is None else of_layer(cache, self.index)
-            visible = _visible(width, width + (0 if past is None else past[0].shape[2]), mask)
-            if visible is not None:
-                return self._looked_up(mixed, turns, past, visible, cache, keep)
+        if looped and rows == 1:
+            before = self._before(cache, mixed.dtype)
+            visible = None if before is None else _visible(width, before + width, mask)
+            if before is not None and visible is not None:
+                return self._looked_up(mixed, turns, visible, cache, before)
         if looped:
             queries, keys, values = kernels.split_heads(mixed, turns, self.form)
         else:
@@ -106,22 +104,19 @@ class Attention:
             keys, values = cache.update(keys, values, self.index)
         return attended(queries, keys, values, mask, self.scale)
 
-    def _is_plain(self, cache: Any, dtype: torch.dtype) -> bool:
-        return cache is None or is_plain_layer(cache, self.index, dtype)
+    def _before(self, cache: Any, dtype: torch.dtype) -> int | None:
+        """Tokens in the cache; None if loops cannot read it."""
+        shape = (1, self.form.shared, self.form.size)
+        return 0 if cache is None else kept_tokens(cache, self.index, shape, dtype)
 
     def _looked_up(
-        self,
-        mixed: Tensor,
-        turns: Turns,
-        past: tuple[Tensor, Tensor] | None,
-        visible: kernels.Visible,
-        cache: Any,
-        keep: bool,
+        self, mixed: Tensor, turns: Turns, visible: kernels.Visible, cache: Any, before: int
     ) -> Tensor:
         width, form = len(mixed), self.form
-        length = width + (0 if past is None else past[0].shape[2])
-        shape = (2, 1, form.shared, length, form.size)
-        kept = cache is not None and keep
+        past = of_layer(cache, self.index) if before else None
+        shape = (2, 1, form.shared, before + width, form.size)
+        # What is kept must not be scratch memory.
+        kept = cache is not None and not is_only_read(cache)
         grown = mixed.new_empty(shape) if kept else _SCRATCH.take("grown", *shape)
         out = _SCRATCH.take("seen", width, form.heads * form.size)
         kernels.attend(mixed, turns, form, past, visible, self.scale, grown, out)

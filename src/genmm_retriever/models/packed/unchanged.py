@@ -12,6 +12,11 @@ from genmm_retriever.models.watched_weights import WatchedWeights
 _EVERYWHERE = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
 
+def is_hooked_everywhere() -> bool:
+    """Whether there are hooks on all modules."""
+    return any(getattr(nn.modules.module, name, None) for name in _EVERYWHERE)
+
+
 class Unchanged:
     """Modules, all that is inside of them, and their weights.
 
@@ -41,7 +46,7 @@ class Unchanged:
 
     def state(self) -> Hashable:
         """Changes with the weights; None once anything else has changed."""
-        if any(getattr(nn.modules.module, name, None) for name in _EVERYWHERE):
+        if is_hooked_everywhere():
             return None
         for slots, name, held in self._places:
             if slots.get(name) is not held:
